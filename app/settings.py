@@ -42,7 +42,7 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What may be sent about history (the rules' start policy): everything, nothing before activation, or since an instant."""
+    """The rules' start policy: what may be sent about history (all of it, nothing due before activation, since T)."""
 
     kind: Literal["none", "state_only", "since"]
     since: int | None = None
@@ -370,29 +370,29 @@ def _security(given: Mapping[str, str], values: Mapping[str, Any], problems: lis
     if protocol is None:
         return {}
     sasl = {"KAFKA_SASL_MECHANISM", "KAFKA_SASL_USERNAME", "KAFKA_SASL_PASSWORD"}
-    tls = {name for name in given if name.startswith("KAFKA_SSL_")}
     kwargs: dict[str, Any] = {}
     if protocol != "plaintext":
         kwargs["security_protocol"] = protocol.upper()
     if protocol.startswith("sasl"):
-        for name in sorted(sasl.difference(given)):
-            problems.append(f"{PREFIX}{name} is missing: {PREFIX}KAFKA_SECURITY_PROTOCOL={protocol.upper()} needs it.")
+        missing = sorted(sasl.difference(given))
+        problems += [
+            f"{PREFIX}{name} is missing: {PREFIX}KAFKA_SECURITY_PROTOCOL={protocol.upper()} needs it."
+            for name in missing
+        ]
         kwargs["sasl_mechanism"] = (values.get("KAFKA_SASL_MECHANISM") or "").upper()
         kwargs["sasl_plain_username"] = values.get("KAFKA_SASL_USERNAME")
         kwargs["sasl_plain_password"] = values.get("KAFKA_SASL_PASSWORD")
     else:
-        for name in sorted(sasl.intersection(given)):
-            problems.append(
-                f"{PREFIX}{name} is set but not used: set {PREFIX}KAFKA_SECURITY_PROTOCOL=SASL_SSL or remove it."
-            )
+        problems += [_unused(name, "SASL_SSL") for name in sorted(sasl.intersection(given))]
     if protocol.endswith("ssl"):
         kwargs["ssl_context"] = _ssl_context(values, problems)
     else:
-        for name in sorted(tls):
-            problems.append(
-                f"{PREFIX}{name} is set but not used: set {PREFIX}KAFKA_SECURITY_PROTOCOL=SSL or SASL_SSL, or remove it."
-            )
+        problems += [_unused(name, "SSL or SASL_SSL") for name in sorted(given) if name.startswith("KAFKA_SSL_")]
     return kwargs
+
+
+def _unused(name: str, protocol: str) -> str:
+    return f"{PREFIX}{name} is set but not used: set {PREFIX}KAFKA_SECURITY_PROTOCOL={protocol} or remove it."
 
 
 def _ssl_context(values: Mapping[str, Any], problems: list[str]) -> ssl.SSLContext | None:
@@ -409,7 +409,7 @@ def _ssl_context(values: Mapping[str, Any], problems: list[str]) -> ssl.SSLConte
         return None
     try:
         if own:
-            # Without a password given, an encrypted key would make OpenSSL ask on the terminal: answer with an empty one.
+            # With no password given OpenSSL would ask for an encrypted key's on the terminal: an empty one stops that.
             context.load_cert_chain(own, key, password=values.get("KAFKA_SSL_KEY_PASSWORD") or "")
     except (ssl.SSLError, OSError):
         problems.append(

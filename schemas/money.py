@@ -27,12 +27,13 @@ else:
 AMOUNT_PATTERN: Final = r"[0-9]{1,15}(\.[0-9]{1,8})?"
 CURRENCY_PATTERN: Final = "[A-Z]{3}"
 
-# ISO 4217, List One: all currencies whose smallest unit is not a hundredth.
-_EXPONENTS: Final = {
-    **dict.fromkeys("BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF".split(), 0),
-    **dict.fromkeys("BHD IQD JOD KWD LYD OMR TND".split(), 3),
-    **dict.fromkeys("CLF UYW".split(), 4),
+# ISO 4217, List One: all currencies whose smallest unit is not a hundredth, by the decimals that it has.
+_BY_EXPONENT: Final = {
+    0: "BIF CLP DJF GNF ISK JPY KMF KRW PYG RWF UGX UYI VND VUV XAF XOF XPF",
+    3: "BHD IQD JOD KWD LYD OMR TND",
+    4: "CLF UYW",
 }
+_EXPONENTS: Final = {code: decimals for decimals, codes in _BY_EXPONENT.items() for code in codes.split()}
 _HUNDREDTHS: Final = 2
 _is_amount: Final = re.compile(AMOUNT_PATTERN).fullmatch
 _is_currency: Final = re.compile(CURRENCY_PATTERN).fullmatch
@@ -61,6 +62,7 @@ def _decimal(text: str) -> Decimal:
     return Decimal(text)
 
 
+@lru_cache(maxsize=1024)
 def is_currency(text: str) -> bool:
     """Whether the text has the shape of an ISO 4217 code: three capital letters."""
     return _is_currency(text) is not None

@@ -1,0 +1,241 @@
+"""Reads rule files: YAML text in, a checked catalogue out, or every mistake at once with file, line and a way out.
+
+Nothing here opens a file; the caller brings the texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+from app.core import expressions, words
+from app.core.expressions import ExpressionError
+from app.core.policy import Policy
+from app.core.problems import CatalogueError, Problem, located, suggestion
+from app.core.rules import Catalogue, End, Enter, Rule, Send, Step, index
+from app.core.scope import VARIABLES
+from schemas.events import EVENT_TYPES
+
+FAMILIES = ("replenishment", "coupon", "winback", "cart", "browse", "welcome", "order", "loyalty", "milestone")
+CHANNELS = ("push", "sms", "email", "wechat_service", "in_app", "page", "chat_card")
+KEYS = ("user", "order", "coupon", "pack", "product_type")
+_TOP = {
+    "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
+    "facts", "reentry", "mode", "start",
+}  # fmt: skip
+_ENTER = {"on", "key", "when", "each", "at"}
+_END = {"on", "when", "same", "at"}
+_STEP = {"after", "at", "offer", "at_once"}
+_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after"}
+
+T = TypeVar("T")
+
+
+def read(texts: Mapping[str, str], policy: Policy) -> Catalogue:
+    """The catalogue of these files ({name: YAML text}, one rule a file). Raises CatalogueError."""
+    problems: list[Problem] = []
+    rules: dict[str, Rule] = {}
+    for name in sorted(texts):
+        reader = _Reader(name, texts[name], problems)
+        rule = reader.rule()
+        if rule is None:
+            continue
+        if rule.name in rules:
+            reader.fail(("rule",), f"There is another rule called '{rule.name}'. Give one of them another name.")
+        rules[rule.name] = rule
+    if problems:
+        raise CatalogueError(problems)
+    return index(rules, policy)
+
+
+class _Reader:
+    """One file. Methods note problems and go on, so that a person sees all of them in one run."""
+
+    def __init__(self, file: str, text: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        self.data, self.lines = located(text, file, problems)
+        self.key = "user"
+
+    def fail(self, path: tuple[str | int, ...], text: str) -> None:
+        while path and path not in self.lines:
+            path = path[:-1]
+        self.problems.append(Problem(self.file, self.lines.get(path, 1), text))
+
+    # -- small readers
+
+    def known(self, data: Mapping[str, Any], allowed: set[str], path: tuple[str | int, ...]) -> None:
+        for name in data:
+            if name not in allowed:
+                self.fail((*path, name), f"There is no setting '{name}' here. {suggestion(name, allowed)}")
+
+    def choice(self, value: Any, allowed: tuple[str, ...], path: tuple[str | int, ...], what: str) -> str:
+        if value not in allowed:
+            self.fail(path, f"'{value}' is no {what}. {suggestion(value, allowed)}")
+            return allowed[0]
+        return str(value)
+
+    def compiled(self, make: Callable[[], T], path: tuple[str | int, ...]) -> T | None:
+        try:
+            return make()
+        except ExpressionError as error:
+            self.fail(path, str(error))
+            return None
+
+    def condition(self, text: Any, path: tuple[str | int, ...]) -> Any:
+        return None if text is None else self.compiled(lambda: expressions.condition(str(text), self.key), path)
+
+    def timing(self, text: Any, wanted: str, path: tuple[str | int, ...]) -> Any:
+        return None if text is None else self.compiled(lambda: expressions.timing(str(text), self.key, wanted), path)
+
+    def span(self, value: Any, path: tuple[str | int, ...], default: int) -> int:
+        return default if value is None else self.compiled(lambda: expressions.duration(str(value)), path) or default
+
+    def items(self, name: str) -> list[tuple[tuple[str | int, ...], dict[str, Any]]]:
+        """A setting that is a mapping or a list of mappings."""
+        value = self.data.get(name, [])
+        entries = value if isinstance(value, list) else [value]
+        result = []
+        for position, entry in enumerate(entries):
+            path: tuple[str | int, ...] = (name, position) if isinstance(value, list) else (name,)
+            if isinstance(entry, dict):
+                result.append((path, entry))
+            else:
+                self.fail(path, f"'{name}' holds entries such as {{on: OrderPaid}}, not '{entry}'.")
+        return result
+
+    # -- the rule
+
+    def rule(self) -> Rule | None:
+        before = len(self.problems)
+        self.known(self.data, _TOP, ())
+        for name in ("rule", "version", "family", "about", "enter", "steps", "send", "reason", "reentry"):
+            if name not in self.data:
+                self.fail((), f"'{name}' is missing. Every rule has one.")
+        entries = self.items("enter")
+        key = self.choice(entries[0][1].get("key", "user"), KEYS, ("enter",), "key") if entries else "user"
+        self.key = key
+        ends, end_at = self.ends()
+        rule = Rule(
+            name=str(self.data.get("rule", "")),
+            version=self.data.get("version", 1),
+            family=self.choice(self.data.get("family"), FAMILIES, ("family",), "family"),
+            about=str(self.data.get("about", "")),
+            key=key,  # type: ignore[arg-type]  # checked by choice
+            enter=tuple(self.enter(path, entry) for path, entry in entries),
+            ends=ends,
+            end_at=end_at,
+            steps=tuple(self.step(position, path, entry) for position, (path, entry) in enumerate(self.items("steps"))),
+            holds=self.holds(),
+            retime_on=frozenset(self.event(kind, ("retime_on",)) for kind in self.data.get("retime_on", [])),
+            check=self.condition(self.data.get("check"), ("check",)),
+            check_text=str(self.data.get("check", "")),
+            send=self.send(),
+            reason=str(self.data.get("reason", "")),
+            facts=tuple(self.data.get("facts", [])),
+            reentry=self.reentry(),  # type: ignore[arg-type]  # checked by choice
+            cooldown=self.cooldown(),
+            mode=self.choice(self.data.get("mode", "live"), ("live", "shadow"), ("mode",), "mode"),  # type: ignore[arg-type]
+            start=self.data.get("start"),
+        )
+        self.names(("reason",), words.names_in(rule.reason))
+        self.names(("facts",), rule.facts)
+        if not rule.steps:
+            self.fail(("steps",), "A rule needs at least one step.")
+        return rule if len(self.problems) == before else None
+
+    def names(self, path: tuple[str | int, ...], names: Any) -> None:
+        for name in names:
+            if name not in VARIABLES or name not in expressions.names_for(self.key):
+                self.fail(path, expressions.unknown_name(str(name), self.key))
+
+    def event(self, kind: Any, path: tuple[str | int, ...]) -> str:
+        return self.choice(kind, tuple(EVENT_TYPES), path, "event")
+
+    def enter(self, path: tuple[str | int, ...], entry: dict[str, Any]) -> Enter:
+        self.known(entry, _ENTER, path)
+        each = entry.get("each")
+        if each not in (None, "line"):
+            self.fail((*path, "each"), f"'each: {each}' is not known; 'each: line' makes one run a product type.")
+        if self.key == "product_type" and each != "line":
+            self.fail(path, "A rule keyed by product_type needs 'each: line': an order has many of them.")
+        return Enter(
+            on=self.event(entry.get("on"), (*path, "on")),
+            when=self.condition(entry.get("when"), (*path, "when")),
+            each_line=each == "line",
+            at=self.timing(entry.get("at"), "instant", (*path, "at")),
+        )
+
+    def ends(self) -> tuple[tuple[End, ...], tuple[Any, ...]]:
+        ends, instants = [], []
+        for path, entry in self.items("ends"):
+            self.known(entry, _END, path)
+            if "at" in entry:
+                instants.append(self.timing(entry["at"], "instant", (*path, "at")))
+                continue
+            ends.append(
+                End(
+                    on=self.event(entry.get("on"), (*path, "on")),
+                    when=self.condition(entry.get("when"), (*path, "when")),
+                    same_line=entry.get("same") == "product_type",
+                )
+            )
+        return tuple(ends), tuple(instants)
+
+    def step(self, position: int, path: tuple[str | int, ...], entry: dict[str, Any]) -> Step:
+        self.known(entry, _STEP, path)
+        given = [name for name in ("after", "at", "at_once") if name in entry]
+        if len(given) != 1:
+            self.fail(path, "A step has exactly one of 'after' (a duration), 'at' (an instant) and 'at_once: true'.")
+        if "at_once" in given and position:
+            self.fail(path, "Only the first step can be at once.")
+        after = "0s" if "at_once" in given else entry.get("after")
+        return Step(
+            after=self.timing(after, "duration", (*path, "after")),
+            at=self.timing(entry.get("at"), "instant", (*path, "at")),
+            offer=entry.get("offer"),
+            at_once="at_once" in given,
+        )
+
+    def holds(self) -> tuple[str, str] | None:
+        holds = self.data.get("holds")
+        if holds is None:
+            return None
+        if not isinstance(holds, dict) or set(holds) != {"from", "until"}:
+            self.fail(("holds",), "'holds' names two events, such as {from: CouponLocked, until: CouponReturned}.")
+            return None
+        return self.event(holds["from"], ("holds", "from")), self.event(holds["until"], ("holds", "until"))
+
+    def reentry(self) -> str:
+        value = self.data.get("reentry", "after_exit")
+        if isinstance(value, dict) and set(value) == {"cooldown"}:
+            return "cooldown"
+        return self.choice(value, ("once", "every_key", "after_exit"), ("reentry",), "re-entry (or {cooldown: 30d})")
+
+    def cooldown(self) -> int:
+        value = self.data.get("reentry")
+        return self.span(value.get("cooldown"), ("reentry", "cooldown"), 0) if isinstance(value, dict) else 0
+
+    def send(self) -> Send:
+        data = self.data.get("send", {})
+        if not isinstance(data, dict):
+            self.fail(("send",), "'send' is a mapping with action, class, channels, priority and expires_after.")
+            data = {}
+        self.known(data, _SEND, ("send",))
+        channels = data.get("channels", [])
+        action = self.choice(data.get("action", "contact"), ("contact", "grant"), ("send", "action"), "action")
+        if action == "contact" and not channels:
+            self.fail(("send",), "A contact needs 'channels', the preferred one first.")
+        priority = data.get("priority", 10)
+        if type(priority) is not int:
+            self.fail(("send", "priority"), f"'{priority}' is no priority: write a whole number, the higher wins.")
+        return Send(
+            action=action,  # type: ignore[arg-type]  # checked by choice
+            kind=self.choice(
+                data.get("class", "marketing"), ("marketing", "transactional"), ("send", "class"), "class"
+            ),  # type: ignore[arg-type]
+            channels=tuple(self.choice(c, CHANNELS, ("send", "channels"), "channel") for c in channels),
+            priority=priority,
+            collapse=data.get("collapse"),
+            expires_after=self.span(data.get("expires_after"), ("send", "expires_after"), 86_400_000_000),
+        )

@@ -1,0 +1,42 @@
+"""The only door through which a user's state changes: (row, message, moment) -> row, with outputs in the trace.
+
+Pure: no clock, no I/O, no Kafka. The same arguments give the same row and the same outputs, on any machine.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from app.core import facts, ids, runs
+from app.core.facts import Refused
+from app.core.moment import Moment
+from app.core.row import Row, remember, remembers
+from schemas.events import Event
+
+
+def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
+    """Applies one event. Gives the same row object when it changes nothing (a duplicate), `Refused` when the event
+    contradicts what is known."""
+    row = Row(event.user_id) if row is None else row
+    hashed = ids.event_hash(event.event_id)
+    if remembers(row.ledger, hashed):
+        moment.tally("duplicates", event.TYPE)
+        return row
+    after = facts.apply(row, event)
+    if isinstance(after, Refused):
+        return after
+    if event.occurred_at < moment.floor:
+        moment.tally("late", event.TYPE)
+    row = replace(after.row, ledger=remember(row.ledger, hashed, max(event.occurred_at, moment.floor)))
+    for reversal in after.reversals:
+        row = runs.on_reversal(row, reversal, after.happenings[0], moment)
+    if after.retimed is not None:
+        row = runs.retime(row, after.retimed, frozenset(h.kind for h in after.happenings), moment)
+    for happening in after.happenings:
+        row = runs.on_happening(row, happening, moment)
+    return row
+
+
+def tick(row: Row, due_at: int, moment: Moment) -> Row:
+    """Fires the row's timers due at this instant."""
+    return runs.on_timer(row, due_at, moment)

@@ -1,0 +1,178 @@
+"""The two small languages of a rule file, compiled once: conditions (CEL) and timings.
+
+Both are checked when the catalogue is read: unknown names, wrong types and impossible comparisons never reach the
+stream. Conditions are parsed and typed by the CEL library. Timings are sums of instants and durations ("2 x validity"
+is not an instant), with the literals `7d`, `36h`, `15min`, `30s`, and `min`, `max`.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cel_expr_python import cel
+
+from app.core.row import NEVER
+from app.core.scope import VARIABLES, Scope
+
+_UNITS = {"d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000}
+_LITERAL = re.compile(r"(?<![\w.])(\d+)(d|h|min|s)\b")
+_NAME = re.compile(r"\b[a-z_]+(?:\.[a-z_]+)*\b")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+_CEL_TYPES = {
+    "instant": cel.Type.TIMESTAMP,
+    "duration": cel.Type.DURATION,
+    "int": cel.Type.INT,
+    "string": cel.Type.STRING,
+    "money": cel.Type.STRING,
+    "bool": cel.Type.BOOL,
+}
+
+
+class ExpressionError(Exception):
+    """An expression that cannot be used; the message says why and what to write instead."""
+
+
+def names_for(key: str) -> list[str]:
+    """The names that a rule with this key kind may use."""
+    return [name for name, variable in VARIABLES.items() if not variable.keys or key in variable.keys]
+
+
+def unknown_name(name: str, key: str) -> str:
+    """A sentence about a name that is not there, with the nearest one that is."""
+    allowed = names_for(key)
+    if name in VARIABLES:
+        return f"'{name}' has no value in a rule keyed by {key}."
+    near = difflib.get_close_matches(name, allowed, 1)
+    return f"There is no '{name}'." + (f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(allowed)}.")
+
+
+def duration(text: str) -> int:
+    """'7d', '36h', '15min', '30s' -> microseconds. Raises ExpressionError."""
+    match = re.fullmatch(r"\s*(\d+)(d|h|min|s)\s*", text)
+    if not match:
+        raise ExpressionError(
+            f"'{text}' is not a duration: write a whole number and a unit, such as 7d, 36h, 15min or 30s."
+        )
+    return int(match[1]) * _UNITS[match[2]]
+
+
+def _cel_value(kind: str, value: Any) -> Any:
+    if kind == "instant":
+        return _EPOCH + timedelta(microseconds=min(value, NEVER))
+    if kind == "duration":
+        return timedelta(microseconds=min(value, NEVER))
+    return value
+
+
+def condition(text: str, key: str) -> Callable[[Scope], bool]:
+    """A compiled CEL condition over the names of `VARIABLES`. Raises ExpressionError."""
+    allowed = names_for(key)
+    env = cel.NewEnv(variables={name: _CEL_TYPES[VARIABLES[name].kind] for name in allowed})
+    try:
+        expression = env.compile(text)
+    except Exception as error:
+        raise ExpressionError(_cel_problem(text, key, str(error))) from error
+    if expression.return_type() != cel.Type.BOOL:
+        raise ExpressionError(f"'{text}' is {expression.return_type().name().lower()}, not true or false.")
+    used = [
+        (n, VARIABLES[n].kind, VARIABLES[n].read)
+        for n in allowed
+        if re.search(rf"(?<![\w.]){re.escape(n)}(?![\w.])", text)
+    ]
+
+    def holds(scope: Scope) -> bool:
+        data = {name: _cel_value(kind, read(scope)) for name, kind, read in used}
+        return expression.eval(data=data).value() is True
+
+    return holds
+
+
+def _cel_problem(text: str, key: str, message: str) -> str:
+    undeclared = re.search(r"undeclared reference to '([^']+)'", message)
+    if undeclared:
+        head = undeclared[1]
+        mentioned = [n for n in _NAME.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", text)) if n.split(".")[0] == head]
+        name = next((n for n in mentioned if n not in names_for(key)), head)
+        return f"In '{text}': {unknown_name(name, key)}"
+    first = next((line for line in message.splitlines() if "ERROR" in line), message.splitlines()[0])
+    return f"'{text}' is not a condition: {first.split('|')[0].split('ERROR:')[-1].strip()}"
+
+
+class _Timing(ast.NodeVisitor):
+    """Checks the types of a timing and compiles it: 'instant' + 'duration' and the like."""
+
+    def __init__(self, text: str, key: str) -> None:
+        self.text = text
+        self.key = key
+
+    def fail(self, why: str) -> ExpressionError:
+        return ExpressionError(f"'{self.text}' is not a timing: {why}")
+
+    def compile(self, node: ast.expr) -> tuple[str, Callable[[Scope], int]]:
+        if isinstance(node, ast.Constant) and type(node.value) is int:
+            value = node.value
+            return "number", lambda _: value
+        if isinstance(node, ast.Name | ast.Attribute):
+            return self.name(ast.unparse(node))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and not node.keywords:
+            return self.call(node.func.id, [self.compile(arg) for arg in node.args])
+        if isinstance(node, ast.BinOp):
+            return self.operation(node.op, self.compile(node.left), self.compile(node.right))
+        raise self.fail("use names, durations such as 7d, + - * /, min and max.")
+
+    def name(self, name: str) -> tuple[str, Callable[[Scope], int]]:
+        literal = re.fullmatch(r"_t(\d+)(d|h|min|s)", name)
+        if literal:
+            value = int(literal[1]) * _UNITS[literal[2]]
+            return "duration", lambda _: value
+        if name not in names_for(self.key):
+            raise self.fail(unknown_name(name, self.key))
+        variable = VARIABLES[name]
+        if variable.kind not in ("instant", "duration", "int"):
+            raise self.fail(f"'{name}' is a {variable.kind}.")
+        return ("number" if variable.kind == "int" else variable.kind), variable.read
+
+    def call(self, name: str, args: list[tuple[str, Callable[[Scope], int]]]) -> tuple[str, Callable[[Scope], int]]:
+        if name not in ("min", "max") or len(args) < 2 or len({kind for kind, _ in args}) != 1:
+            raise self.fail("min and max take two or more values of one kind.")
+        pick = min if name == "min" else max
+        reads = [read for _, read in args]
+        return args[0][0], lambda scope: pick(read(scope) for read in reads)
+
+    def operation(
+        self, op: ast.operator, left: tuple[str, Callable[[Scope], int]], right: tuple[str, Callable[[Scope], int]]
+    ) -> tuple[str, Callable[[Scope], int]]:
+        (a, read_a), (b, read_b) = left, right
+        match (a, type(op), b):
+            case ("instant" | "duration", ast.Add, "duration"):
+                return a, lambda scope: min(read_a(scope) + read_b(scope), NEVER)
+            case ("instant" | "duration", ast.Sub, "duration"):
+                return a, lambda scope: NEVER if (value := read_a(scope)) >= NEVER else value - read_b(scope)
+            case ("instant", ast.Sub, "instant"):
+                return "duration", lambda scope: read_a(scope) - read_b(scope)
+            case ("duration", ast.Mult, "number"):
+                return a, lambda scope: min(read_a(scope) * read_b(scope), NEVER)
+            case ("duration", ast.Div, "number"):
+                return a, lambda scope: read_a(scope) // max(read_b(scope), 1)
+        raise self.fail(f"{a} and {b} cannot be combined like this.")
+
+
+def timing(text: str, key: str, wanted: str) -> Callable[[Scope], int]:
+    """A compiled timing that gives an 'instant' or a 'duration' in microseconds. Raises ExpressionError."""
+    prepared = _LITERAL.sub(r"_t\1\2", str(text))
+    compiler = _Timing(str(text), key)
+    try:
+        tree = ast.parse(prepared.strip(), mode="eval")
+    except SyntaxError as error:
+        raise compiler.fail("it cannot be read.") from error
+    kind, read = compiler.compile(tree.body)
+    if kind != wanted:
+        article = "an" if wanted == "instant" else "a"
+        raise compiler.fail(f"it is a {kind}, and {article} {wanted} is needed here.")
+    return read

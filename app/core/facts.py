@@ -1,0 +1,507 @@
+"""What happened to a user, whatever the order in which it arrived: events become facts of the row.
+
+Nothing here knows a rule. An event changes orders, coupons and profile once (by their own ids and states, even when
+the event ledger has forgotten it) and yields happenings, which rules listen to, and reversals, which take back what an
+order had started or ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Any, NamedTuple
+
+from msgspec.structs import replace
+
+from app.core import ids
+from app.core.row import (
+    MAX_COUPONS,
+    MAX_ORDERS,
+    NEVER,
+    Baseline,
+    Coupon,
+    Mark,
+    Order,
+    OrderLine,
+    Row,
+)
+from app.core.scope import is_paid
+from schemas import events as ev
+from schemas.money import minor_units
+
+#: Hashes of summarised orders and coupons that a row keeps.
+MAX_FORGOTTEN = 1024
+
+
+class Group(NamedTuple):
+    """The lines of one event that share a product type: one entry."""
+
+    units: int
+    """For own use; what came back is taken off."""
+    subscription: bool
+    quantity: int
+    product_id: str
+    title: str | None
+    image_url: str | None
+
+
+class Happening(NamedTuple):
+    """Something rules may listen to. One event may mean several (an order that issues and uses coupons)."""
+
+    kind: str
+    at: int
+    event_id: str
+    source: str
+    """The type of the event that said so."""
+    order_id: str | None = None
+    coupon_id: str | None = None
+    groups: Mapping[str, Group] = {}
+
+
+class Reversal(NamedTuple):
+    """A purchase, or the goods of some product types of it, no longer counts."""
+
+    order_id: str
+    purchase: bool
+    """The order as such: it counts as paid no more."""
+    product_types: frozenset[str]
+    """Types of which nothing of this order is left with the customer."""
+
+
+class Facts(NamedTuple):
+    """The row after the event, and what that means to rules."""
+
+    row: Row
+    happenings: tuple[Happening, ...] = ()
+    reversals: tuple[Reversal, ...] = ()
+    retimed: str | None = None
+    """An order whose remaining units changed: pending steps it started are timed anew."""
+
+
+class Refused(NamedTuple):
+    """The event contradicts what is known; it goes to dead letters as `cannot_apply`."""
+
+    reason: str
+    field: str = ""
+
+
+def apply(row: Row, event: ev.Event) -> Facts | Refused:
+    """The facts after this event. Unknown types of our own contract cannot come here: the codec made the event."""
+    handler = _HANDLERS.get(type(event))
+    if handler is None:
+        return Facts(row, (Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE),))
+    return handler(row, event)
+
+
+# -- orders ----------------------------------------------------------------------------------------------------------
+
+
+def groups_of(order: Order) -> dict[str, Group]:
+    """The lines of an order by product type, in order of first appearance; gifts count for nobody."""
+    groups: dict[str, Group] = {}
+    for line in order.lines:
+        if line.kind == "gift" or not line.product_type:
+            continue
+        own = 0 if line.kind == "subscription" or order.returned_whole else max(0, line.quantity - line.returned)
+        before = groups.get(line.product_type)
+        if before is None:
+            groups[line.product_type] = Group(
+                own * line.units,
+                line.kind == "subscription",
+                own,
+                line.product_id,
+                line.title,
+                line.image_url,
+            )
+        else:
+            groups[line.product_type] = before._replace(
+                units=before.units + own * line.units,
+                quantity=before.quantity + own,
+                subscription=before.subscription or line.kind == "subscription",
+            )
+    return groups
+
+
+def _known_order(row: Row, order_id: str) -> Order | None:
+    """The order as known; None when it was summarised long ago and changes nothing any more."""
+    order = row.orders.get(order_id)
+    if order is not None:
+        return order
+    return None if _forgotten(row, "order", order_id) else Order(order_id)
+
+
+def _forgotten(row: Row, kind: str, name: str) -> bool:
+    hashed = ids.event_hash(f"{kind}:{name}")
+    found = row.forgotten.find(hashed)
+    while found >= 0 and found % ids.EVENT_HASH_BYTES:
+        found = row.forgotten.find(hashed, found + 1)
+    return found >= 0
+
+
+def _forget(row: Row, kind: str, name: str) -> None:
+    row.forgotten = (row.forgotten + ids.event_hash(f"{kind}:{name}"))[-MAX_FORGOTTEN * ids.EVENT_HASH_BYTES :]
+
+
+def _with_order(row: Row, order: Order) -> Row:
+    """The row with this order; beyond MAX_ORDERS the oldest is summarised into its sums."""
+    new = replace(row, orders={**row.orders, order.order_id: order})
+    if len(new.orders) > MAX_ORDERS:
+        oldest = min(new.orders.values(), key=lambda o: (_order_at(o), o.order_id))
+        del new.orders[oldest.order_id]
+        _forget(new, "order", oldest.order_id)
+        if is_paid(oldest) and oldest.paid_at is not None:
+            parent = oldest.parent_id or oldest.order_id
+            if not any((o.parent_id or o.order_id) == parent and is_paid(o) for o in new.orders.values()):
+                new.old_orders += 1
+            new.old_last_order_at = max(new.old_last_order_at or 0, oldest.paid_at)
+            spent = oldest.total_minor - oldest.refunded_minor
+            new.old_spend_minor = {
+                **row.old_spend_minor,
+                oldest.currency: row.old_spend_minor.get(oldest.currency, 0) + spent,
+            }
+    return new
+
+
+def _order_at(order: Order) -> int:
+    return max(order.placed_at or 0, order.paid_at or 0, order.cancelled_at or 0)
+
+
+def _lines(lines: tuple[ev.Line, ...]) -> tuple[OrderLine, ...]:
+    return tuple(
+        OrderLine(
+            line.product_id,
+            line.runs_out or "",
+            line.quantity,
+            line.units,
+            "gift" if line.gift else "subscription" if line.subscription else "",
+            line.title,
+            line.image_url,
+        )
+        for line in lines
+    )
+
+
+def _take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods: bool) -> tuple[OrderLine, ...]:
+    """The lines after a refund of so many pieces of a product, filling lines of that product in order."""
+    result = []
+    for line in lines:
+        if line.product_id == product_id and pieces > 0:
+            taken = min(pieces, line.quantity - line.refunded)
+            pieces -= taken
+            line = replace(line, refunded=line.refunded + taken, returned=line.returned + (taken if goods else 0))
+        result.append(line)
+    return tuple(result)
+
+
+def _fill(order: Order, event: ev.OrderPlaced | ev.OrderPaid) -> Order:
+    """The order with what a placed or paid event says of it; the paid one is the better word."""
+    lines = _lines(event.lines)
+    for product_id, pieces, goods in order.pending_returns:
+        lines = _take_back(lines, product_id, pieces, goods)
+    order = replace(
+        order,
+        parent_id=event.parent_order_id or order.parent_id,
+        currency=event.currency,
+        total_minor=minor_units(event.total, event.currency),
+        lines=lines,
+        coupons_used=event.coupons_used,
+        pending_returns=(),
+        pay_url=event.pay_url or order.pay_url,
+        pay_deadline=order.pay_deadline if event.pay_deadline is None else event.pay_deadline,
+    )
+    return _settle(order)
+
+
+def _settle(order: Order) -> Order:
+    """Refunds of every piece, or of the whole sum, are refunds of the order."""
+    every_piece = bool(order.lines) and all(line.refunded >= line.quantity for line in order.lines)
+    whole_sum = order.total_minor > 0 and order.refunded_minor >= order.total_minor
+    if (every_piece or whole_sum) and not order.refunded_whole:
+        return replace(order, refunded_whole=True)
+    return order
+
+
+def _placed(row: Row, event: ev.OrderPlaced) -> Facts:
+    order = _known_order(row, event.order_id)
+    if order is None or order.placed_at is not None:
+        return Facts(row)
+    order = replace(order, placed_at=event.occurred_at)
+    if order.paid_at is None:
+        order = _fill(order, event)
+    happening = Happening(
+        "OrderPlaced", event.occurred_at, event.event_id, event.TYPE, order.order_id, None, groups_of(order)
+    )
+    return Facts(_with_order(row, order), (happening,))
+
+
+def _paid(row: Row, event: ev.OrderPaid) -> Facts:
+    order = _known_order(row, event.order_id)
+    if order is None or is_paid(order):
+        return Facts(row)
+    if order.paid_at is not None and event.occurred_at <= order.paid_at:
+        return Facts(row)
+    issued = tuple(coupon.coupon_id for coupon in event.coupons_issued)
+    order = replace(order, paid_at=event.occurred_at, paid_event_id=event.event_id, coupons_issued=issued)
+    order = _fill(order, event)
+    new = _with_order(row, order)
+    if not is_paid(order):  # its cancellation or refund was here first
+        return Facts(new)
+    at, event_id = event.occurred_at, event.event_id
+    happenings = [Happening("OrderPaid", at, event_id, event.TYPE, order.order_id, None, groups_of(order))]
+    for coupon_id in event.coupons_used:
+        new, more = _redeem(new, coupon_id, Mark(at, event_id, "CouponRedeemed", order.order_id), event.TYPE)
+        happenings += more
+    for terms in event.coupons_issued:
+        new, more = _issue(new, terms, event, order.order_id)
+        happenings += more
+    return Facts(new, tuple(happenings))
+
+
+def _cancelled(row: Row, event: ev.OrderCancelled) -> Facts:
+    order = _known_order(row, event.order_id)
+    if order is None or (order.cancelled_at is not None and event.occurred_at <= order.cancelled_at):
+        return Facts(row)
+    return _reverse(
+        row,
+        order,
+        replace(order, cancelled_at=event.occurred_at),
+        event,
+        (Happening("OrderCancelled", event.occurred_at, event.event_id, event.TYPE, order.order_id),),
+    )
+
+
+def _refunded(row: Row, event: ev.OrderRefunded) -> Facts | Refused:
+    order = _known_order(row, event.order_id)
+    if order is None or (event.refund_id is not None and event.refund_id in order.refunds):
+        return Facts(row)
+    if event.currency is not None and order.currency and event.currency != order.currency:
+        return Refused(
+            f"Order {event.order_id} was paid in {order.currency}; a refund in {event.currency} cannot be it.",
+            "currency",
+        )
+    after = replace(order, refunds=(*order.refunds, event.refund_id) if event.refund_id else order.refunds)
+    if event.amount is None and not event.lines:
+        after = replace(after, refunded_whole=True, returned_whole=order.returned_whole or event.goods_returned)
+    if event.amount is not None:
+        currency = event.currency or order.currency
+        after = replace(after, refunded_minor=order.refunded_minor + minor_units(event.amount, currency))
+    for line in event.lines:
+        if not order.lines:
+            pending = (*after.pending_returns, (line.product_id, line.quantity, event.goods_returned))
+            after = replace(after, pending_returns=pending)
+        else:
+            after = replace(after, lines=_take_back(after.lines, line.product_id, line.quantity, event.goods_returned))
+    happening = Happening("OrderRefunded", event.occurred_at, event.event_id, event.TYPE, order.order_id)
+    return _reverse(row, order, _settle(after), event, (happening,))
+
+
+def _left(order: Order) -> dict[str, int]:
+    """Units for own use that are with the customer, by product type."""
+    if order.paid_at is None or (order.cancelled_at is not None and order.cancelled_at >= order.paid_at):
+        return {}
+    return {name: group.units for name, group in groups_of(order).items()}
+
+
+def _reverse(row: Row, before: Order, after: Order, event: ev.Event, happenings: tuple[Happening, ...]) -> Facts:
+    """What it means that an order turned from `before` to `after`."""
+    new = _with_order(row, after)
+    was, left = _left(before), _left(after)
+    gone = frozenset(name for name, units in was.items() if units > 0 and left.get(name, 0) == 0)
+    unpaid = is_paid(before) and not is_paid(after)
+    if unpaid:
+        new = _reverse_coupons(new, after, Mark(event.occurred_at, event.event_id, event.TYPE, after.order_id))
+    reversals = (Reversal(after.order_id, unpaid, gone),) if unpaid or gone else ()
+    retimed = after.order_id if any(0 < left.get(name, 0) < units for name, units in was.items()) else None
+    return Facts(new, happenings, reversals, retimed)
+
+
+def _reverse_coupons(row: Row, order: Order, mark: Mark) -> Row:
+    """Coupons that the order used are free again; those that it issued are gone."""
+    coupons = dict(row.coupons)
+    for coupon in row.coupons.values():
+        if coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id:
+            coupons[coupon.coupon_id] = replace(coupon, redeemed=None)
+        elif coupon.order_id == order.order_id and coupon.revoked is None:
+            coupons[coupon.coupon_id] = replace(coupon, revoked=mark)
+    return replace(row, coupons=coupons)
+
+
+def _received(row: Row, event: ev.OrderReceived) -> Facts:
+    order = _known_order(row, event.order_id)
+    if order is None or order.received_at is not None:
+        return Facts(row)
+    new = _with_order(row, replace(order, received_at=event.occurred_at))
+    return Facts(
+        new,
+        (Happening("OrderReceived", event.occurred_at, event.event_id, event.TYPE, order.order_id),),
+        (),
+        order.order_id,
+    )
+
+
+def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
+    order = _known_order(row, event.order_id)
+    if order is None:
+        return Facts(row)
+    order = replace(order, deposit_from=event.balance_due_from, deposit_until=event.balance_due_until)
+    return Facts(
+        _with_order(row, order),
+        (Happening("DepositPaid", event.occurred_at, event.event_id, event.TYPE, order.order_id),),
+    )
+
+
+def _case(row: Row, event: ev.AfterSaleOpened | ev.AfterSaleClosed) -> Facts:
+    order = _known_order(row, event.order_id)
+    if order is None:
+        return Facts(row)
+    case = event.case_id or ""
+    others = tuple(c for c in order.cases if c != case)
+    cases = (*others, case) if isinstance(event, ev.AfterSaleOpened) else others
+    new = _with_order(row, replace(order, cases=cases))
+    return Facts(new, (Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, order.order_id),))
+
+
+# -- coupons ---------------------------------------------------------------------------------------------------------
+
+
+def _known_coupon(row: Row, coupon_id: str) -> Coupon | None:
+    coupon = row.coupons.get(coupon_id)
+    if coupon is not None:
+        return coupon
+    return None if _forgotten(row, "coupon", coupon_id) else Coupon(coupon_id)
+
+
+def _with_coupon(row: Row, coupon: Coupon) -> Row:
+    new = replace(row, coupons={**row.coupons, coupon.coupon_id: coupon})
+    if len(new.coupons) > MAX_COUPONS:
+        done = [c for c in new.coupons.values() if c.redeemed or c.revoked] or list(new.coupons.values())
+        oldest = min(done, key=lambda c: (c.expires_at, c.coupon_id))
+        del new.coupons[oldest.coupon_id]
+        _forget(new, "coupon", oldest.coupon_id)
+    return new
+
+
+def _issue(
+    row: Row, terms: ev.IssuedCoupon | ev.CouponIssued, event: ev.Event, order_id: str | None
+) -> tuple[Row, list[Happening]]:
+    at, event_id = event.occurred_at, event.event_id
+    coupon = _known_coupon(row, terms.coupon_id)
+    if coupon is None or coupon.issued_at is not None:
+        return row, []
+    money = terms.value is not None and terms.currency is not None
+    coupon = replace(
+        coupon,
+        issued_at=at,
+        event_id=event_id,
+        kind=terms.kind,
+        value=_plain(terms.value),
+        currency=terms.currency,
+        value_minor=minor_units(terms.value or Decimal(0), terms.currency or "") if money else 0,
+        min_spend=_plain(terms.min_spend),
+        batch=terms.batch,
+        pack_id=terms.pack_id,
+        valid_from=at if terms.valid_from is None else terms.valid_from,
+        expires_at=NEVER if terms.expires_at is None else terms.expires_at,
+        order_id=order_id,
+    )
+    return _with_coupon(row, coupon), [Happening("CouponIssued", at, event_id, event.TYPE, order_id, coupon.coupon_id)]
+
+
+def _plain(value: Decimal | None) -> str | None:
+    return None if value is None else format(value, "f")
+
+
+def _redeem(row: Row, coupon_id: str, mark: Mark, source: str) -> tuple[Row, list[Happening]]:
+    coupon = _known_coupon(row, coupon_id)
+    if coupon is None or coupon.redeemed is not None:
+        return row, []
+    order = row.orders.get(mark.order_id or "")
+    if order is not None and order.paid_at is not None and not is_paid(order):
+        return row, []  # the order it was used in has been taken back already
+    if coupon.returned_at is not None and coupon.returned_at >= mark.at:
+        return row, []
+    new = _with_coupon(row, replace(coupon, redeemed=mark))
+    return new, [Happening("CouponRedeemed", mark.at, mark.event_id, source, mark.order_id, coupon_id)]
+
+
+def _coupon_issued(row: Row, event: ev.CouponIssued) -> Facts:
+    new, happenings = _issue(row, event, event, None)
+    return Facts(new, tuple(happenings))
+
+
+def _coupon_redeemed(row: Row, event: ev.CouponRedeemed) -> Facts:
+    mark = Mark(event.occurred_at, event.event_id, "CouponRedeemed", event.order_id)
+    new, happenings = _redeem(row, event.coupon_id, mark, event.TYPE)
+    return Facts(new, tuple(happenings))
+
+
+def _coupon_changed(row: Row, event: ev.CouponRevoked | ev.CouponLocked | ev.CouponReturned) -> Facts:
+    coupon = _known_coupon(row, event.coupon_id)
+    if coupon is None:
+        return Facts(row)
+    at = event.occurred_at
+    if isinstance(event, ev.CouponRevoked):
+        if coupon.revoked is not None:
+            return Facts(row)
+        coupon = replace(coupon, revoked=Mark(at, event.event_id, event.TYPE, event.order_id))
+    elif isinstance(event, ev.CouponLocked):
+        if coupon.returned_at is not None and coupon.returned_at >= at:
+            return Facts(row)
+        coupon = replace(coupon, locked_at=max(at, coupon.locked_at or at))
+    else:
+        redeemed = coupon.redeemed if coupon.redeemed is not None and coupon.redeemed.at > at else None
+        locked = coupon.locked_at if coupon.locked_at is not None and coupon.locked_at > at else None
+        coupon = replace(coupon, redeemed=redeemed, locked_at=locked, returned_at=max(at, coupon.returned_at or at))
+    happening = Happening(event.TYPE, at, event.event_id, event.TYPE, event.order_id, coupon.coupon_id)
+    return Facts(_with_coupon(row, coupon), (happening,))
+
+
+# -- profile and visits ----------------------------------------------------------------------------------------------
+
+
+def _registered(row: Row, event: ev.UserRegistered) -> Facts:
+    if row.registered_at is not None and row.registered_at <= event.occurred_at:
+        return Facts(row)
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
+    return Facts(replace(row, registered_at=event.occurred_at), (happening,))
+
+
+def _logged_in(row: Row, event: ev.UserLoggedIn) -> Facts:
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
+    return Facts(replace(row, last_login_at=max(event.occurred_at, row.last_login_at or 0)), (happening,))
+
+
+def _baseline(row: Row, event: ev.CustomerBaseline) -> Facts:
+    spend = minor_units(event.spend, event.currency) if event.spend is not None and event.currency is not None else 0
+    baseline = Baseline(
+        event.registered_at, event.orders, event.first_order_at, event.last_order_at, spend, event.currency
+    )
+    registered = min(event.registered_at, row.registered_at or event.registered_at)
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
+    return Facts(replace(row, baseline=baseline, registered_at=registered), (happening,))
+
+
+def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
+    return Facts(replace(row, zone=event.time_zone or row.zone, locale=event.locale or row.locale), (happening,))
+
+
+_HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {
+    ev.OrderPlaced: _placed,
+    ev.OrderPaid: _paid,
+    ev.OrderCancelled: _cancelled,
+    ev.OrderRefunded: _refunded,
+    ev.OrderReceived: _received,
+    ev.DepositPaid: _deposit,
+    ev.AfterSaleOpened: _case,
+    ev.AfterSaleClosed: _case,
+    ev.CouponIssued: _coupon_issued,
+    ev.CouponRedeemed: _coupon_redeemed,
+    ev.CouponRevoked: _coupon_changed,
+    ev.CouponLocked: _coupon_changed,
+    ev.CouponReturned: _coupon_changed,
+    ev.UserRegistered: _registered,
+    ev.UserLoggedIn: _logged_in,
+    ev.CustomerBaseline: _baseline,
+    ev.ProfileUpdated: _profile,
+}

@@ -1,0 +1,48 @@
+"""Every id that leaves this system is a function of what happened, never of who computed it or when.
+
+A worker, a partition, an attempt or a clock must not show in an id: after any crash, replay or rebalance the same
+candidate has the same id, so that a consumer can drop what it has seen.
+"""
+
+from __future__ import annotations
+
+from hashlib import blake2b
+
+#: Bytes of one remembered event id. At 64 bits, a user with 10,000 ids meets a false match once in 10^15 events.
+EVENT_HASH_BYTES = 8
+
+
+def event_hash(event_id: str) -> bytes:
+    """What the ledger of a row remembers of an event id: 8 bytes."""
+    return blake2b(event_id.encode(), digest_size=EVENT_HASH_BYTES).digest()
+
+
+def _digest(kind: str, *parts: str | int) -> str:
+    # Length prefixes keep ("a", "bc") and ("ab", "c") apart.
+    text = "".join(f"{len(p)}:{p}" for p in (str(part) for part in parts))
+    return blake2b(f"{kind}|{text}".encode(), digest_size=16).hexdigest()
+
+
+def run_id(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int) -> str:
+    """One entry of a user into a rule: the same for all its steps."""
+    return _digest("run", rule, user_id, kind, key, event_id, ordinal)
+
+
+def trigger_id(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int, step: int) -> str:
+    """contract.md: a function of (rule, user, entry kind and key, entry event_id, restart ordinal, step)."""
+    return _digest("trigger", rule, user_id, kind, key, event_id, ordinal, step)
+
+
+def retraction_id(trigger: str) -> str:
+    """A trigger is retracted at most once, so its own id is enough."""
+    return _digest("retraction", trigger)
+
+
+def decision_id(trigger: str, sequence: int) -> str:
+    """One transition of one candidate."""
+    return _digest("decision", trigger, sequence)
+
+
+def share_of(salt: str, user_id: str) -> float:
+    """A number in [0, 1) that is the user's own under this salt: for jitter and holdout shares."""
+    return int.from_bytes(blake2b(f"{len(salt)}:{salt}{user_id}".encode(), digest_size=7).digest(), "big") / (1 << 56)

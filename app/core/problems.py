@@ -1,0 +1,71 @@
+"""Mistakes in files that people write: each with its file, its line, its cause and a way out, all of them at once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import yaml
+
+Path = tuple[str | int, ...]
+
+
+class Problem(NamedTuple):
+    """One mistake."""
+
+    file: str
+    line: int
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}: {self.text}"
+
+
+class CatalogueError(Exception):
+    """The catalogue cannot be used; `problems` holds every mistake found."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__("\n".join(str(problem) for problem in problems))
+        self.problems = problems
+
+
+def suggestion(name: object, allowed: Iterable[str]) -> str:
+    """'Did you mean ...?', or what there is."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(str(name), names, 1)
+    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names)}."
+
+
+def located(text: str, file: str, problems: list[Problem]) -> tuple[dict[str, Any], dict[Path, int]]:
+    """A YAML mapping and the line of each of its values; an empty one, with a problem noted, when it is none."""
+    lines: dict[Path, int] = {}
+    try:
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        problems.append(
+            Problem(file, mark.line + 1 if mark else 1, f"This is not YAML: {getattr(error, 'problem', error)}.")
+        )
+        return {}, lines
+    if node is None:
+        return {}, lines
+    if not isinstance(node, yaml.MappingNode):
+        problems.append(Problem(file, 1, "This file must be a mapping, 'name: value' on each line."))
+        return {}, lines
+    value: dict[str, Any] = _value(node, (), lines)
+    return value, lines
+
+
+def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
+    lines[path] = node.start_mark.line + 1
+    if isinstance(node, yaml.MappingNode):
+        result = {}
+        for key_node, value_node in node.value:
+            key = str(key_node.value)
+            result[key] = _value(value_node, (*path, key), lines)
+            lines[(*path, key)] = key_node.start_mark.line + 1
+        return result
+    if isinstance(node, yaml.SequenceNode):
+        return [_value(item, (*path, position), lines) for position, item in enumerate(node.value)]
+    return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]

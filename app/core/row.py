@@ -1,0 +1,251 @@
+"""One user's row: everything the system knows and still owes this user, in one value that is written as one record.
+
+Rows are replaced, not mutated: `engine.step` takes one and gives the next. What is inside is bounded (the constants
+below), so that no user can grow a row without end. Instants are microseconds UTC (`schemas.instant`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+#: The version this code writes. A row of a newer version is refused (`NewerRow`), an older one is read.
+ROW_VERSION = 1
+
+#: Orders and coupons kept with their state; older ones leave their id's hash, and orders their sums.
+MAX_ORDERS = 64
+MAX_COUPONS = 256
+#: Ended runs kept per (rule, key), so that a refund can give back what the order had ended.
+MAX_ENDED_RUNS = 8
+#: An event id is remembered for 7 days and at least the last 512; never more than 8,192 of them.
+LEDGER_MIN = 512
+LEDGER_MAX = 8192
+LEDGER_DAYS = 7
+_ENTRY = 12  # bytes of a ledger entry: 8 of the id's hash, 4 of the hour
+_HOUR = 3_600_000_000
+
+NEVER = 253_370_764_800_000_000
+"""An instant that does not come (the year 9999): what an open-ended coupon 'expires' at."""
+
+
+class Mark(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """An event that ended something, or could have: enough to take it back when its order is refunded."""
+
+    at: int
+    event_id: str
+    kind: str
+    order_id: str | None = None
+
+
+class Fired(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A trigger that went out and may still be retracted."""
+
+    trigger_id: str
+    step: int
+    due_at: int
+    expires_at: int
+    sequence: int
+    """Of its `fired` decision record."""
+
+
+class Run(msgspec.Struct, frozen=True, array_like=True):
+    """One entry of a user into a rule, with its timer. Alive while `ends` is empty and a step is left."""
+
+    rule: str
+    version: int
+    kind: str
+    key: str
+    event_id: str
+    entered_at: int
+    order_id: str | None = None
+    ordinal: int = 0
+    step: int = 0
+    """Index of the next step."""
+    due_at: int = NEVER
+    """When the next step is due by its rule."""
+    timer_at: int = NEVER
+    """When to look next: due_at, or the instant to which the candidate was deferred. Its ends: `ends` of the rule."""
+    sequence: int = 0
+    """Decision records already written for the pending candidate."""
+    held: bool = False
+    """The thing waits (a locked coupon): the timer is kept, but nothing comes of it."""
+    ends: tuple[Mark, ...] = ()
+    fired: tuple[Fired, ...] = ()
+    data: dict[str, Any] = {}
+    """What the entry event said and the rule needs later (units, product)."""
+    evidence: tuple[tuple[str, str, int], ...] = ()
+    """(event_id, type, occurred_at) of the events that caused the entry."""
+
+
+class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A line of an order as far as runs need it: what runs out, how many pieces and units, and what came back."""
+
+    product_id: str
+    product_type: str
+    quantity: int
+    units: int
+    """Consumable units of one piece."""
+    kind: str = ""
+    """'' own use, 'gift', 'subscription'."""
+    title: str | None = None
+    image_url: str | None = None
+    returned: int = 0
+    """Pieces that came back."""
+    refunded: int = 0
+    """Pieces whose money went back."""
+
+
+class Order(msgspec.Struct, frozen=True, array_like=True):
+    """An order's facts, whatever the order in which they arrived."""
+
+    order_id: str
+    parent_id: str | None = None
+    placed_at: int | None = None
+    paid_at: int | None = None
+    cancelled_at: int | None = None
+    received_at: int | None = None
+    currency: str = ""
+    total_minor: int = 0
+    refunded_minor: int = 0
+    refunded_whole: bool = False
+    returned_whole: bool = False
+    refunds: tuple[str, ...] = ()
+    """Refund ids seen: the second line of defence behind the event ledger."""
+    pending_returns: tuple[tuple[str, int, bool], ...] = ()
+    """(product_id, pieces, goods came back) of refunds that arrived before the order's lines."""
+    lines: tuple[OrderLine, ...] = ()
+    coupons_used: tuple[str, ...] = ()
+    coupons_issued: tuple[str, ...] = ()
+    paid_event_id: str = ""
+    pay_url: str | None = None
+    pay_deadline: int | None = None
+    cases: tuple[str, ...] = ()
+    """Open after-sale cases."""
+    deposit_until: int | None = None
+    deposit_from: int | None = None
+
+
+class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A coupon's terms and what became of it. `issued_at` is None while only its redemption has arrived."""
+
+    coupon_id: str
+    issued_at: int | None = None
+    event_id: str = ""
+    kind: str = "amount"
+    value: str | None = None
+    currency: str | None = None
+    value_minor: int = 0
+    min_spend: str | None = None
+    batch: str | None = None
+    pack_id: str | None = None
+    valid_from: int = 0
+    expires_at: int = NEVER
+    order_id: str | None = None
+    """The order that issued it, if one did."""
+    redeemed: Mark | None = None
+    revoked: Mark | None = None
+    locked_at: int | None = None
+    returned_at: int | None = None
+
+
+class Baseline(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What was before our first event (CustomerBaseline)."""
+
+    registered_at: int
+    orders: int
+    first_order_at: int | None = None
+    last_order_at: int | None = None
+    spend_minor: int = 0
+    currency: str | None = None
+
+
+class Row(msgspec.Struct, array_like=True):
+    """All that is known of one user. Collections are never edited in place: the next row gets new ones."""
+
+    user_id: str
+    ledger: bytes = b""
+    zone: str | None = None
+    locale: str | None = None
+    registered_at: int | None = None
+    baseline: Baseline | None = None
+    last_login_at: int | None = None
+    orders: dict[str, Order] = {}
+    coupons: dict[str, Coupon] = {}
+    forgotten: bytes = b""
+    """Hashes of orders and coupons whose state was summarised: they are known, and change nothing any more."""
+    old_orders: int = 0
+    old_last_order_at: int | None = None
+    old_spend_minor: dict[str, int] = {}
+    runs: dict[str, tuple[Run, ...]] = {}
+    """By `run_key`: live and recently ended runs, in order of entry."""
+    marks: dict[str, tuple[Mark, ...]] = {}
+    """The latest ends seen by `mark_key`: they end an entry that arrives after them."""
+    entries: dict[str, int] = {}
+    """By rule: the latest entry, for re-entry."""
+
+
+class NewerRow(Exception):
+    """A row written by a newer version of this software."""
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Row)
+
+
+def run_key(rule: str, key: str) -> str:
+    """Where a rule's runs for one key live in `Row.runs`."""
+    return f"{rule}\x1f{key}"
+
+
+def next_timer(row: Row) -> int:
+    """The earliest instant at which this row wants to be looked at; NEVER when nothing is pending."""
+    earliest = NEVER
+    for runs in row.runs.values():
+        for run in runs:
+            if run.timer_at < earliest and not run.ends:
+                earliest = run.timer_at
+    return earliest
+
+
+def encode(row: Row) -> bytes:
+    """One version byte, the next timer in 8 bytes (so that recovery needs to decode nothing else), the row."""
+    return b"%c%b%b" % (ROW_VERSION, next_timer(row).to_bytes(8, "big"), _encoder.encode(row))
+
+
+def encoded_timer(data: bytes) -> int:
+    """The next timer of an encoded row."""
+    return int.from_bytes(data[1:9], "big")
+
+
+def decode(data: bytes) -> Row:
+    """The row of `encode`. Raises NewerRow with a sentence for the operator."""
+    if data[0] > ROW_VERSION:
+        raise NewerRow(
+            f"The state holds a row of version {data[0]}; this worker reads up to {ROW_VERSION}. "
+            "A newer worker has finalised its format: run that version (or newer) here too."
+        )
+    return _decoder.decode(memoryview(data)[9:])
+
+
+def remembers(ledger: bytes, hashed: bytes) -> bool:
+    """Whether an id's hash is in the ledger."""
+    found = ledger.find(hashed)
+    while found >= 0:
+        if found % _ENTRY == 0:
+            return True
+        found = ledger.find(hashed, found + 1)
+    return False
+
+
+def remember(ledger: bytes, hashed: bytes, at: int) -> bytes:
+    """The ledger with one more id; ids older than 7 days leave once there are more than 512."""
+    ledger += hashed + (at // _HOUR).to_bytes(4, "big")
+    surplus = len(ledger) // _ENTRY - LEDGER_MIN
+    if surplus <= 0:
+        return ledger
+    oldest = at // _HOUR - LEDGER_DAYS * 24
+    cut = max(0, len(ledger) // _ENTRY - LEDGER_MAX)
+    while cut < surplus and int.from_bytes(ledger[cut * _ENTRY + 8 : (cut + 1) * _ENTRY], "big") < oldest:
+        cut += 1
+    return ledger[cut * _ENTRY :]

@@ -1,0 +1,450 @@
+"""Runs: how a user enters a rule, what ends a run, and what a reversal gives back.
+
+Everything that ends a run takes effect at the ending event's own time, and nothing depends on the order of arrival: an
+entry that arrives after its end is born ended, and an end taken back revives the run it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from msgspec.structs import replace
+
+from app.core import release
+from app.core.facts import Group, Happening, Reversal, groups_of
+from app.core.moment import Moment
+from app.core.row import MAX_ENDED_RUNS, NEVER, Coupon, Mark, Row, Run, run_key
+from app.core.rules import End, Enter, Rule
+from app.core.scope import Scope
+
+#: Marks kept for one (event type, key): the latest ones; older ones end nothing that could still start.
+MAX_MARKS = 3
+MAX_ENDS = 4
+#: A refund this long after an order no longer revives what the order had ended, microseconds (90 days).
+REVERSAL_WINDOW = 90 * 86_400_000_000
+_OF_A_THING = frozenset({"coupon", "pack", "order"})
+
+
+def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
+    """Ends first, then waits, then entries: an order of milk ends the old reminder and starts the next."""
+    catalogue = moment.catalogue
+    ended = catalogue.ended_by.get(happening.kind)
+    if ended:
+        row = _marked(row, ended, happening)
+        for rule, end in ended:
+            for key in _end_keys(row, rule, end, happening):
+                row = _end(row, rule, end, key, happening, moment)
+    for rule in catalogue.held_by.get(happening.kind, ()):
+        row = _hold(row, rule, happening, moment)
+    for rule, enter in catalogue.entered_by.get(happening.kind, ()):
+        for key, data in _entry_keys(row, rule, enter, happening):
+            row = _enter(row, rule, enter, key, data, happening, moment)
+    return row
+
+
+# -- keys ------------------------------------------------------------------------------------------------------------
+
+
+def _pack_of(row: Row, coupon_id: str) -> str:
+    coupon = row.coupons.get(coupon_id)
+    return (coupon.pack_id if coupon else None) or coupon_id
+
+
+def _thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
+    """The key of the thing this happening is about; None when it is about no such thing."""
+    if rule.key == "user":
+        return ""
+    if rule.key == "order":
+        return happening.order_id
+    if happening.coupon_id is None:
+        return None
+    return happening.coupon_id if rule.key == "coupon" else _pack_of(row, happening.coupon_id)
+
+
+def _entry_keys(row: Row, rule: Rule, enter: Enter, happening: Happening) -> Iterable[tuple[str, dict[str, Any]]]:
+    if enter.each_line:
+        return [(key, _line_data(group)) for key, group in happening.groups.items()]
+    key = _thing_key(row, rule, happening)
+    return [] if key is None else [(key, {})]
+
+
+def _line_data(group: Group) -> dict[str, Any]:
+    data = {
+        "units": group.units,
+        "quantity": group.quantity,
+        "product_id": group.product_id,
+        "title": group.title,
+        "image_url": group.image_url,
+    }
+    return {name: value for name, value in data.items() if value is not None}
+
+
+def _end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
+    if end.same_line:
+        return [key for key, group in happening.groups.items() if group.units > 0 or group.subscription]
+    if rule.key == "product_type":
+        prefix = run_key(rule.name, "")
+        return [key.removeprefix(prefix) for key in row.runs if key.startswith(prefix)]
+    key = _thing_key(row, rule, happening)
+    return [] if key is None else [key]
+
+
+def _mark_of(happening: Happening) -> Mark:
+    return Mark(happening.at, happening.event_id, happening.kind, happening.order_id)
+
+
+def _mark_key(kind: str, end: End, key: str) -> str:
+    return f"{kind}\x1f{key}" if end.same_line else kind
+
+
+def _marked(row: Row, ended: tuple[tuple[Rule, End], ...], happening: Happening) -> Row:
+    """The row that remembers this end, for entries that happened before it and arrive after it."""
+    wanted = {
+        _mark_key(happening.kind, end, key): None
+        for rule, end in ended
+        if rule.key not in _OF_A_THING
+        for key in (_end_keys(row, rule, end, happening) if end.same_line else ("",))
+    }
+    if not wanted:
+        return row
+    marks = dict(row.marks)
+    mark = _mark_of(happening)
+    for name in wanted:
+        marks[name] = tuple(sorted((*marks.get(name, ()), mark), key=_order_of_marks)[-MAX_MARKS:])
+    return replace(row, marks=marks)
+
+
+def _order_of_marks(mark: Mark) -> tuple[int, str]:
+    return (mark.at, mark.event_id)
+
+
+def _coupon_marks(coupon: Coupon | None) -> Iterable[Mark]:
+    if coupon is None:
+        return ()
+    return [mark for mark in (coupon.redeemed, coupon.revoked) if mark is not None]
+
+
+def _seen_ends(row: Row, rule: Rule, run: Run) -> tuple[Mark, ...]:
+    """The ends of this run that have been seen already, whatever arrived first."""
+    kinds = {end.on for end in rule.ends}
+    if rule.key in ("coupon", "pack"):
+        coupons = [c for c in row.coupons.values() if run.key in (c.coupon_id, c.pack_id)]
+        marks = [m for c in coupons for m in _coupon_marks(c) if m.kind in kinds or c.coupon_id == run.key]
+        return tuple(marks[:MAX_ENDS])
+    if rule.key == "order":
+        order = row.orders.get(run.key)
+        if order is None:
+            return ()
+        instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
+        return tuple(Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds)
+    found: list[Mark] = []
+    for end in rule.ends:
+        for mark in row.marks.get(_mark_key(end.on, end, run.key), ()):
+            if _is_after(mark, run):
+                found.append(mark)
+    return tuple(found[:MAX_ENDS])
+
+
+def _is_after(mark: Mark, run: Run) -> bool:
+    """Whether an event ends a run that was entered earlier; of two at one instant the event id decides, so that the
+    order of arrival does not."""
+    return (mark.at, mark.event_id) > (run.entered_at, run.event_id)
+
+
+# -- ends ------------------------------------------------------------------------------------------------------------
+
+
+def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment: Moment) -> Row:
+    runs = row.runs.get(run_key(rule.name, key))
+    if not runs:
+        return row
+    mark = _mark_of(happening)
+    after: list[Run] = []
+    for run in runs:
+        if len(run.ends) >= MAX_ENDS or not (rule.key in _OF_A_THING or _is_after(mark, run)):
+            after.append(run)
+            continue
+        if end.when is not None and not end.when(Scope(row, run, moment.catalogue.policy, moment.now)):
+            after.append(run)
+            continue
+        if not run.ends:
+            run = _close(row, rule, run, f"ended by {happening.kind}", moment)
+            moment.tally("runs", "ended", rule.name)
+        after.append(replace(run, ends=(*run.ends, mark)))
+    return _put(row, rule, key, after, moment)
+
+
+def _close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
+    """A candidate that waits (deferred) gets its final record before its run stops."""
+    if run.sequence == 0:
+        return run
+    release.drop(row, rule, run, why, moment)
+    return replace(run, sequence=0, step=run.step + 1, timer_at=NEVER)
+
+
+def _put(row: Row, rule: Rule, key: str, runs: Iterable[Run], moment: Moment) -> Row:
+    """The row with these runs of a key; what can neither fire, nor be revived, nor be retracted is let go."""
+    kept = [run for run in runs if worth_keeping(rule, run, moment)]
+    ended = [run for run in kept if run.ends]
+    if len(ended) > MAX_ENDED_RUNS:
+        kept.remove(ended[0])
+    name = run_key(rule.name, key)
+    if not kept and name not in row.runs:
+        return row
+    others = dict(row.runs)
+    if kept:
+        others[name] = tuple(kept)
+    else:
+        others.pop(name, None)
+    return replace(row, runs=others)
+
+
+def worth_keeping(rule: Rule, run: Run, moment: Moment) -> bool:
+    """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
+    if any(fired.expires_at > moment.now for fired in run.fired):
+        return True
+    if run.step >= len(rule.steps):
+        return False
+    if not run.ends:
+        return True
+    if run.ends[-1].at < moment.floor - REVERSAL_WINDOW:
+        return False
+    return run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
+
+
+# -- waiting ---------------------------------------------------------------------------------------------------------
+
+
+def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
+    assert rule.holds is not None
+    key = _thing_key(row, rule, happening)
+    runs = row.runs.get(run_key(rule.name, key)) if key is not None else None
+    if not runs or key is None:
+        return row
+    waits = happening.kind == rule.holds[0]
+    after = []
+    for run in runs:
+        if not waits:  # usable again: an end by redemption is taken back as well
+            ends = tuple(m for m in run.ends if not (m.kind == "CouponRedeemed" and m.at <= happening.at))
+            if run.ends and not ends:
+                after.append(_revive(row, rule, replace(run, ends=ends, held=False), moment))
+                continue
+        if run.held and not waits:  # what came due while it waited is due now
+            due = max(run.due_at, happening.at) if run.timer_at == NEVER else run.due_at
+            run = replace(run, due_at=due, timer_at=due)
+        after.append(replace(run, held=waits))
+    return _put(row, rule, key, after, moment)
+
+
+# -- entries ---------------------------------------------------------------------------------------------------------
+
+
+def _enter(
+    row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
+) -> Row:
+    draft = Run(
+        rule=rule.name,
+        version=rule.version,
+        kind=rule.key,
+        key=key,
+        event_id=happening.event_id,
+        entered_at=happening.at,
+        order_id=happening.order_id,
+        data=data,
+        evidence=((happening.event_id, happening.source, happening.at),),
+    )
+    scope = Scope(row, draft, moment.catalogue.policy, moment.now)
+    if enter.at is not None:
+        at = enter.at(scope)
+        if at < 0:
+            return row
+        draft = replace(draft, entered_at=at)
+        scope = scope._replace(run=draft)
+    if draft.entered_at < moment.enters_from.get(rule.name, 0):
+        return row
+    if enter.when is not None and not enter.when(scope):
+        return row
+    name = run_key(rule.name, key)
+    draft = replace(draft, ends=_seen_ends(row, rule, draft))
+    before = _makes_room(row, rule, draft, row.runs.get(name, ()))
+    if before is None:
+        return row
+    moment.tally("runs", "entered", rule.name)
+    if draft.ends:
+        moment.tally("runs", "ended", rule.name)
+    run = schedule(row, rule, draft, draft.entered_at, moment)
+    if rule.reentry in ("once", "cooldown"):
+        row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
+    row = _put(row, rule, key, (*before, run), moment)
+    if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.due_at >= moment.floor:
+        row = fire(row, name, run, moment)
+    return row
+
+
+def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tuple[Run, ...] | None:
+    """The runs of this key that stay beside the new one; None when re-entry forbids it."""
+    last = row.entries.get(rule.name)
+    if rule.reentry == "once" and last is not None:
+        return None
+    if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
+        return None
+    if rule.reentry == "every_key" and before:
+        return None
+    if draft.ends:
+        return before
+    alive = [run for run in before if not run.ends and run.step < len(rule.steps)]
+    if not alive:
+        return before
+    # Nobody is in two runs of one key. The earlier entry has it, even when it arrives late, as long as the later one
+    # has not led to anything.
+    if any(run.step or run.sequence or not _is_after(_entry_mark(run), draft) for run in alive):
+        return None
+    return tuple(run for run in before if run not in alive)
+
+
+def _entry_mark(run: Run) -> Mark:
+    return Mark(run.entered_at, run.event_id, "", run.order_id)
+
+
+def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) -> Run:
+    """The run with its next step timed. Steps due in the past, or before the rule may send, are passed over: late
+    facts and loaded history start no timer in the past."""
+    floor = max(moment.floor, moment.sends_from.get(rule.name, 0))
+    index, due = run.step, previous_due
+    while index < len(rule.steps):
+        due = due_of(row, rule, run, index, due, moment)
+        if due >= floor or (run.held and due >= moment.sends_from.get(rule.name, 0)):
+            return replace(run, step=index, due_at=due, timer_at=due, sequence=0)
+        if not run.ends:
+            moment.tally("steps", "passed", rule.name)
+        index += 1
+    return replace(run, step=index, due_at=due, timer_at=NEVER, sequence=0)
+
+
+def due_of(row: Row, rule: Rule, run: Run, index: int, previous_due: int, moment: Moment) -> int:
+    """When a step is due: an instant of its own, or counted from the step before."""
+    step = rule.steps[index]
+    scope = Scope(row, run, moment.catalogue.policy, moment.now)
+    if step.at is not None:
+        return step.at(scope)
+    assert step.after is not None
+    return min(previous_due + step.after(scope), NEVER)
+
+
+def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Row:
+    """An order of the run's was received, or part of it went back: its pending first step is timed anew."""
+    for name, runs in row.runs.items():
+        rule = moment.catalogue.rules.get(runs[0].rule)
+        if rule is None or not (rule.retime_on & kinds):
+            continue
+        after = []
+        for run in runs:
+            if run.order_id == order_id and run.step < len(rule.steps) and run.sequence == 0:
+                run = replace(run, data=_data_now(row, run))
+                due = (
+                    due_of(row, rule, run, run.step, run.entered_at, moment) if rule.steps[run.step].at else run.due_at
+                )
+                run = replace(run, due_at=due, timer_at=max(due, moment.floor) if not run.ends else due)
+            after.append(run)
+        row = replace(row, runs={**row.runs, name: tuple(after)})
+    return row
+
+
+def _data_now(row: Row, run: Run) -> dict[str, Any]:
+    order = row.orders.get(run.order_id or "")
+    group = groups_of(order).get(run.key) if order is not None else None
+    return run.data if group is None or run.kind != "product_type" else _line_data(group)
+
+
+# -- reversals -------------------------------------------------------------------------------------------------------
+
+
+def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Moment) -> Row:
+    """Takes back what the order had started, and gives back what it had ended."""
+    order_id = reversal.order_id
+
+    def concerned(kind: str, key: str) -> bool:
+        return key in reversal.product_types if kind == "product_type" else reversal.purchase
+
+    marks = {}
+    for name, kept in row.marks.items():
+        key = name.partition("\x1f")[2]
+        gone = key in reversal.product_types if key else reversal.purchase
+        left = tuple(m for m in kept if not (gone and m.order_id == order_id))
+        if left:
+            marks[name] = left
+    row = replace(row, marks=marks)
+    for name in sorted(row.runs):
+        runs = row.runs[name]
+        rule = moment.catalogue.rules.get(runs[0].rule)
+        if rule is None:
+            continue
+        after = []
+        for run in runs:
+            if not concerned(run.kind, run.key):
+                after.append(run)
+            elif run.order_id == order_id:
+                if not run.ends:
+                    run = _close(row, rule, run, f"order {order_id} was taken back", moment)
+                    moment.tally("runs", "taken_back", rule.name)
+                release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
+            elif any(m.order_id == order_id for m in run.ends):
+                run = replace(run, ends=tuple(m for m in run.ends if m.order_id != order_id))
+                after.append(run if run.ends else _revive(row, rule, run, moment))
+            else:
+                after.append(run)
+        row = _put(row, rule, name.partition("\x1f")[2], after, moment)
+    return row
+
+
+def _revive(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    moment.tally("runs", "revived", rule.name)
+    if run.step >= len(rule.steps):
+        return run
+    previous = run.due_at if rule.steps[run.step].at is not None else run.due_at - _after(row, rule, run, moment)
+    return schedule(row, rule, run, previous, moment)
+
+
+def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
+    step = rule.steps[run.step]
+    assert step.after is not None
+    return step.after(Scope(row, run, moment.catalogue.policy, moment.now))
+
+
+# -- timers ----------------------------------------------------------------------------------------------------------
+
+
+def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
+    """Fires what is due at this instant, in the order (rule, key, step)."""
+    waiting = [
+        (run.rule, run.key, run.step, name, run)
+        for name, runs in row.runs.items()
+        for run in runs
+        if not run.ends and run.timer_at <= due_at
+    ]
+    waiting.sort(key=lambda item: item[:3])
+    for _, _, _, name, run in waiting:
+        row = fire(row, name, run, moment)
+    return row
+
+
+def fire(row: Row, name: str, run: Run, moment: Moment) -> Row:
+    """One due step: let through the gates, or deferred, or dropped; then the next step is timed."""
+    rule = moment.catalogue.rules.get(run.rule)
+    runs = row.runs[name]
+    if rule is None:  # the rule was deleted: its runs exit
+        return replace(row, runs={k: v for k, v in row.runs.items() if k != name})
+    if run.held:  # waits for its event; the timer comes back with it
+        after = replace(run, timer_at=NEVER)
+    else:
+        scope = Scope(row, run, moment.catalogue.policy, moment.now)
+        if any(at(scope) <= run.due_at for at in rule.end_at):
+            moment.tally("runs", "ended", rule.name)
+            after = replace(run, step=len(rule.steps), timer_at=NEVER)
+        else:
+            after = release.ask(row, rule, run, moment)
+            if after.sequence == 0:
+                done = replace(after, step=run.step + 1)
+                after = schedule(row, rule, done, run.due_at, moment)
+    return _put(row, rule, run.key, [after if r is run else r for r in runs], moment)

@@ -1,0 +1,96 @@
+"""Values of the view in words, for reasons that a person reads. Plain English; instants in the user's zone."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from zoneinfo import ZoneInfo
+
+from app.core.row import NEVER, Coupon, Row
+from app.core.scope import VARIABLES, Scope
+from schemas.instant import format_instant
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_PLACEHOLDER = re.compile(r"\{([a-z_.]+)\}")
+_UNITS = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
+
+
+@lru_cache(maxsize=1024)
+def _zone(name: str) -> ZoneInfo:
+    return ZoneInfo(name)
+
+
+def zone_of(row: Row, default: ZoneInfo) -> ZoneInfo:
+    """The user's zone; the shop's when the profile has none. (Invalid zones are refused at the door.)"""
+    return default if row.zone is None else _zone(row.zone)
+
+
+def local(at: int, zone: ZoneInfo) -> datetime:
+    """An instant as the user's wall clock shows it."""
+    return (_EPOCH + timedelta(microseconds=at)).astimezone(zone)
+
+
+def day(at: int, zone: ZoneInfo) -> str:
+    """'1 March'."""
+    moment = local(at, zone)
+    return f"{moment.day} {moment:%B}"
+
+
+def length(span: int) -> str:
+    """The largest whole unit: '7 days', '1 hour'."""
+    for name, size in _UNITS:
+        count = span // size
+        if count:
+            return f"{count} {name}" if count == 1 else f"{count} {name}s"
+    return "a moment"
+
+
+def worth(coupon: Coupon) -> str:
+    """'20.00 CNY off', '15 % off', 'free shipping', 'a gift'."""
+    if coupon.kind == "percent":
+        return f"{coupon.value} % off"
+    if coupon.kind == "amount":
+        return f"{coupon.value} {coupon.currency} off" if coupon.value else "an amount off"
+    return "free shipping" if coupon.kind == "shipping" else "a gift"
+
+
+def value(name: str, scope: Scope, zone: ZoneInfo) -> str:
+    """A variable in words."""
+    variable = VARIABLES[name]
+    found = variable.read(scope)
+    if variable.kind == "instant":
+        return "never" if found >= NEVER else day(found, zone)
+    if variable.kind == "duration":
+        return length(found)
+    if variable.kind == "money":
+        return worth(found)
+    return str(found)
+
+
+def fact(name: str, scope: Scope, zone: ZoneInfo) -> object:
+    """A variable as it stands in `facts`: instants as RFC 3339, durations as ISO 8601, None for never."""
+    variable = VARIABLES[name]
+    found = variable.read(scope)
+    if variable.kind == "instant":
+        return None if found >= NEVER else format_instant(found, zone)
+    if variable.kind == "duration":
+        return None if found >= NEVER else _iso(found)
+    if variable.kind == "money":
+        return worth(found)
+    return found
+
+
+def _iso(span: int) -> str:
+    days, rest = divmod(span // 1_000_000, 86_400)
+    return f"P{days}D" if not rest else f"P{days}DT{rest}S"
+
+
+def names_in(template: str) -> list[str]:
+    """The names that a reason mentions."""
+    return _PLACEHOLDER.findall(template)
+
+
+def fill(template: str, scope: Scope, zone: ZoneInfo) -> str:
+    """A reason with its values."""
+    return _PLACEHOLDER.sub(lambda match: value(match[1], scope, zone), template)

@@ -1,0 +1,488 @@
+"""One shard at work: partition p of all inputs, merged by event time, through the pure core, into one batch.
+
+Synchronous and deterministic: no Kafka, no asyncio, no clock. Records and looks at the clock come in, batches go out;
+whoever owns the shard commits a batch as one transaction or throws the processor away. Rows hold a user each; one more
+record of the changelog holds how far time has come. Instants are microseconds UTC.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter, deque
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC
+from typing import Literal, NamedTuple
+from zlib import crc32
+
+import msgspec
+from aiokafka.partitioner import murmur2
+
+from app.core import engine
+from app.core.facts import Refused
+from app.core.moment import Moment
+from app.core.row import NEVER, Row, decode, encode, encoded_timer, next_timer
+from app.core.rules import Catalogue
+from schemas import codec
+from schemas.codec import DecodeOptions, Ignored, RejectedMessage
+from schemas.events import ClockAdvanced, Event
+from schemas.instant import format_instant
+from schemas.triggers import Decision, Retraction, Trigger
+
+#: The changelog record of the shard itself. No user id holds a control character, so none can be this.
+META_KEY = b"\x00shard"
+#: Records an input may have buffered before it is paused.
+BUFFER = 20_000
+#: Decoded rows kept beside their encoded form; the rest is decoded when touched.
+HOT_ROWS = 100_000
+BEGINNING = 0
+"""Merged time before anything was seen."""
+
+
+class Record(NamedTuple):
+    """A record of an input partition."""
+
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Output(NamedTuple):
+    """A record to write, to this shard's partition of the logical topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+
+
+class Batch(NamedTuple):
+    """Everything of one transaction."""
+
+    rows: list[tuple[bytes, bytes | None]]
+    outputs: list[Output]
+    offsets: dict[str, int]
+    counts: Counter[tuple[str, ...]]
+
+
+class Plan(NamedTuple):
+    """What all shards of a deployment share."""
+
+    inputs: tuple[str, ...]
+    partitions: int
+    partitioner: Literal["murmur2", "crc32"]
+    clock: Literal["wall", "events"]
+    lateness: int
+    decode: DecodeOptions
+    catalogue: Catalogue
+    app_id: str
+    start: str
+    """'none', 'state-only', 'since:<instant in microseconds>', or '' for each rule's own."""
+
+
+class InvariantBroken(Exception):
+    """The core failed on an event: a bug. The shard stops before anything of the batch is committed."""
+
+
+class _Meta(msgspec.Struct):
+    """How far a shard has come, as kept in the changelog."""
+
+    merged: int = BEGINNING
+    clocks: dict[str, int] = {}
+    """By input: the instant that the input itself said it has reached (ClockAdvanced)."""
+    active_since: dict[str, int] = {}
+    """By rule: merged time when it first ran here."""
+
+
+class _Input:
+    """One input partition: what is buffered, and what is known of what is not."""
+
+    __slots__ = ("clock", "head", "index", "name", "pending", "position", "unread_until")
+
+    def __init__(self, name: str, index: int) -> None:
+        self.name = name
+        self.index = index
+        self.pending: deque[Record] = deque()
+        self.head: tuple[int, Record, object] | None = None
+        self.clock = BEGINNING
+        self.position = 0  # offset of the next record to be fetched
+        self.unread_until = 0  # end offset of the latest look
+
+    def unread_from(self) -> int:
+        """The offset of the next record to be applied."""
+        if self.head is not None:
+            return self.head[1].offset
+        return self.pending[0].offset if self.pending else self.position
+
+
+class Processor:
+    """One shard. Feed it, take batches from it; see the module's law."""
+
+    def __init__(self, plan: Plan, shard: int) -> None:
+        self.plan = plan
+        self.shard = shard
+        self._inputs = {name: _Input(name, index) for index, name in enumerate(plan.inputs)}
+        self._cold: dict[str, bytes] = {}
+        self._hot: dict[str, Row] = {}
+        self._dirty: dict[str, Row] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._timers: dict[str, int] = {}
+        self._meta = _Meta()
+        self._meta_dirty = False
+        self._now = BEGINNING
+        self._look: int | None = None  # the look that merged time is on its way to
+        self._look_ends: dict[str, int] = {}  # its inputs that have not been applied up to their ends
+        self._trace: list[object] = []
+        self._outputs: list[Output] = []
+        self._counts: Counter[tuple[str, ...]] = Counter()
+        self._offsets: dict[str, int] = {}
+        self._source = f"/lifecycle-triggers/{plan.app_id}"
+        self._sends_from: dict[str, int] | None = None
+        self._enters_from: dict[str, int] = {}
+
+    # -- opening
+
+    def restore(self, key: bytes, value: bytes | None) -> None:
+        """Takes a changelog record; the last one of a key counts."""
+        if key == META_KEY:
+            self._meta = msgspec.msgpack.decode(value, type=_Meta) if value else _Meta()
+        elif value is None:
+            self._cold.pop(key.decode(), None)
+        else:
+            self._cold[key.decode()] = value
+
+    def restored(self) -> None:
+        """The changelog was read to its end: timers and the inputs' clocks come back."""
+        for user, value in self._cold.items():
+            due = encoded_timer(value)
+            if due < NEVER:
+                self._timers[user] = due
+        self._heap = [(due, user) for user, due in self._timers.items()]
+        heapq.heapify(self._heap)
+        for name, at in self._meta.clocks.items():
+            if name in self._inputs:
+                self._inputs[name].clock = at
+
+    # -- feeding
+
+    def feed(self, input: str, records: Sequence[Record], position: int) -> None:
+        """Adds what was fetched; `position` is the offset of the next record to fetch after it, markers passed."""
+        source = self._inputs[input]
+        source.pending.extend(records)
+        source.position = position
+        self._reached(source)
+
+    def room(self, input: str) -> int:
+        """How many more records this input wants."""
+        return BUFFER - len(self._inputs[input].pending)
+
+    def look(self, now: int, ends: Mapping[str, int]) -> None:
+        """CLOCK=wall: what the wall clock said, and then where the inputs ended. When everything below those ends has
+        been applied, merged time becomes this look."""
+        self._now = max(self._now, now)
+        for name, end in ends.items():
+            self._inputs[name].unread_until = end
+        if self._look is None:  # an unreached look stands: a newer one under load would never be reached
+            self._look = self._now
+            self._look_ends = dict(ends)
+            for source in self._inputs.values():
+                self._reached(source)
+
+    def _reached(self, source: _Input) -> None:
+        """Strikes an input off the look when everything below its end has been applied."""
+        end = self._look_ends.get(source.name)
+        if end is not None and source.unread_from() >= end:
+            del self._look_ends[source.name]
+
+    # -- what is shown
+
+    @property
+    def merged(self) -> int:
+        """The instant up to which all inputs have been applied."""
+        return self._meta.merged
+
+    @property
+    def pending_timers(self) -> int:
+        """Users with a timer."""
+        return len(self._timers)
+
+    @property
+    def rows_held(self) -> int:
+        """Users known."""
+        return len(self._cold) + sum(user not in self._cold for user in self._dirty)
+
+    def row(self, user: str) -> Row | None:
+        """The row of a user, for whoever wants to look at it."""
+        found = self._hot.get(user)
+        if found is None and (data := self._cold.get(user)) is not None:
+            found = self._hot[user] = decode(data)
+        return found
+
+    # -- work
+
+    def take(self, limit: int) -> Batch | None:
+        """Merges, applies and fires about `limit` events and timers. None when there is nothing to do now."""
+        if self.plan.clock == "wall" and self._now == BEGINNING:
+            return None
+        self._activate()
+        done = 0
+        while done < limit:
+            if self._look is not None and not self._look_ends:
+                done += self._fire_look(limit - done)
+                continue
+            source = self._next_input()
+            if source is not None:
+                done += self._fire_before(source.head[0], limit - done)  # type: ignore[index]  # _next_input fills it
+                if done >= limit:
+                    break
+                self._apply(source)
+                done += 1
+                continue
+            if self.plan.clock == "wall" or not (fired := self._said(limit - done)):
+                break
+            done += fired
+        return self._batch() if self._offsets or self._dirty or self._outputs or self._meta_dirty else None
+
+    def _activate(self) -> None:
+        """A rule that first runs here is active from now on: its start policy counts from this instant."""
+        if self._sends_from is not None:
+            return
+        sends: dict[str, int] = {}
+        now = self._meta.merged if self.plan.clock == "events" else self._now
+        for name, rule in self.plan.catalogue.rules.items():
+            if name not in self._meta.active_since:
+                self._meta.active_since[name] = now
+                self._meta_dirty = True
+            active = self._meta.active_since[name]
+            start = self.plan.start or rule.start or "state-only"
+            since = int(start.removeprefix("since:")) if start.startswith("since:") else active
+            sends[name] = since
+            if start == "none":
+                self._enters_from[name] = active
+        self._sends_from = sends
+
+    # -- the merge
+
+    def _next_input(self) -> _Input | None:
+        """The input whose head is the earliest; None while an input that may yet bring an earlier one shows nothing."""
+        best: _Input | None = None
+        wall = self.plan.clock == "wall"
+        blocked: list[_Input] = []
+        for source in self._inputs.values():
+            if source.head is None and source.pending:
+                self._open_head(source)
+            if source.head is None:
+                if not wall or source.position < source.unread_until:
+                    blocked.append(source)
+            elif best is None or source.head[0] < best.head[0]:  # type: ignore[index]  # best has a head
+                best = source
+        if best is None or best.head is None:
+            return None
+        at = best.head[0]
+        for source in blocked:
+            if wall or (at, best.index) >= (source.clock, source.index):
+                return None
+        return best
+
+    def _open_head(self, source: _Input) -> None:
+        """Decodes the next record. Its place in the merge is the event's time, but never before what the input itself
+        said it had reached; what cannot be used stands where it is found. What an input says of its own time holds at
+        once: it orders nothing between inputs."""
+        while source.pending:
+            record = source.pending.popleft()
+            message = codec.decode(source.name, record.key, record.value, record.timestamp_ms, self.plan.decode)
+            if isinstance(message, ClockAdvanced):
+                self._counts["events", message.TYPE] += 1
+                if self.plan.clock == "events" and message.occurred_at > source.clock:
+                    source.clock = self._meta.clocks[source.name] = message.occurred_at
+                self._taken(source, record)
+                continue
+            at = message.occurred_at if isinstance(message, Event) else BEGINNING
+            source.head = (max(at, source.clock), record, message)
+            return
+
+    def _taken(self, source: _Input, record: Record) -> None:
+        self._offsets[source.name] = record.offset + 1
+        if self._look_ends:
+            self._reached(source)
+
+    def _apply(self, source: _Input) -> None:
+        at, record, message = source.head  # type: ignore[misc]  # _next_input fills it
+        source.head = None
+        self._taken(source, record)
+        if self.plan.clock == "events" and at > self._meta.merged:
+            self._meta.merged = at
+            self._meta_dirty = True
+        if isinstance(message, Event):
+            self._step(source, record, message)
+        elif isinstance(message, RejectedMessage):
+            self._reject(source, record, message)
+        elif isinstance(message, Ignored):
+            self._counts["ignored", message.kind, message.name] += 1
+
+    def _step(self, source: _Input, record: Record, event: Event) -> None:
+        user = event.user_id
+        row = self._dirty.get(user) or self.row(user)
+        if row is None and self._partition_of(user) != self.shard:
+            name = self.plan.partitioner
+            reason = (
+                f"Keyed by this user it belongs to partition {self._partition_of(user)} ({name}), and it came to "
+                f"{self.shard}. Set the producer's partitioner to {name}, as for all other inputs."
+            )
+            self._reject(source, record, RejectedMessage("wrong_partition", reason, ""))
+            return
+        moment = self._moment(self.now)
+        try:
+            after = engine.step(row, event, moment)
+        except Exception as error:
+            where = f"{source.name}[{self.shard}] offset {record.offset}"
+            raise InvariantBroken(
+                f"The rules failed on the event at {where}: {error!r}. Nothing of it was kept."
+            ) from error
+        if isinstance(after, Refused):
+            self._trace.clear()
+            self._reject(source, record, RejectedMessage("cannot_apply", after.reason, after.field))
+            return
+        self._counts["events", event.TYPE] += 1
+        if after is not row:
+            self._keep(user, after)
+        self._collect(user)
+
+    def _partition_of(self, user: str) -> int:
+        return partition_of(user.encode(), self.plan.partitions, self.plan.partitioner)
+
+    def _reject(self, source: _Input, record: Record, rejected: RejectedMessage) -> None:
+        headers = codec.dead_letter_headers(
+            rejected, source.name, self.shard, record.offset, format_instant(self._rejected_at(record), UTC)
+        )
+        self._outputs.append(Output("dead-letters", record.key, record.value, headers))
+        self._counts["rejects", rejected.code] += 1
+
+    def _rejected_at(self, record: Record) -> int:
+        """Under CLOCK=events the record's own timestamp: the same whenever it is read."""
+        return self._now if self.plan.clock == "wall" else record.timestamp_ms * 1000
+
+    # -- time
+
+    @property
+    def now(self) -> int:
+        """Processing time: the latest look, or merged time under CLOCK=events."""
+        return self._now if self.plan.clock == "wall" else self._meta.merged
+
+    def _moment(self, now: int, floor: int | None = None) -> Moment:
+        assert self._sends_from is not None
+        return Moment(
+            now=now,
+            floor=self._meta.merged - self.plan.lateness if floor is None else floor,
+            catalogue=self.plan.catalogue,
+            sends_from=self._sends_from,
+            enters_from=self._enters_from,
+            trace=self._trace,
+        )
+
+    def _fire_before(self, at: int, limit: int) -> int:
+        """CLOCK=events: before an event at this instant, the timers that were due earlier (and LATENESS passed)."""
+        if self.plan.clock == "wall" or at <= self._meta.merged:
+            return 0
+        return self._fire_due(at - self.plan.lateness, limit, inclusive=False)
+
+    def _fire_look(self, limit: int) -> int:
+        """CLOCK=wall: everything up to the look has been applied, so merged time becomes it and its timers fire."""
+        assert self._look is not None
+        fired = self._fire_due(self._look - self.plan.lateness, limit, inclusive=True)
+        if fired < limit:
+            self._meta.merged = max(self._meta.merged, self._look)
+            self._look = None
+        return fired
+
+    def _said(self, limit: int) -> int:
+        """CLOCK=events without a next event: all inputs have at least said (or shown) how far they are."""
+        reached = min(source.head[0] if source.head else source.clock for source in self._inputs.values())
+        if reached <= self._meta.merged:
+            return 0
+        fired = self._fire_due(reached - self.plan.lateness, limit, inclusive=False)
+        if fired < limit:
+            self._meta.merged = reached
+            self._meta_dirty = True
+        return fired
+
+    def _fire_due(self, until: int, limit: int, inclusive: bool) -> int:
+        """Fires timers up to an instant in the order (due, user, rule, key, step), at most `limit` users."""
+        fired = 0
+        while self._heap and fired < limit:
+            due, user = self._heap[0]
+            if due > until or (due == until and not inclusive):
+                break
+            heapq.heappop(self._heap)
+            if self._timers.get(user) != due:
+                continue  # cancelled or moved: the row decides
+            row = self._dirty.get(user) or self.row(user)
+            assert row is not None
+            now = due if self.plan.clock == "events" else self._now
+            try:
+                after = engine.tick(row, due, self._moment(now, floor=due))
+            except Exception as error:
+                raise InvariantBroken(
+                    f"The rules failed on a timer due at {due} in shard {self.shard}: {error!r}."
+                ) from error
+            self._keep(user, after, anew=True)
+            self._collect(user)
+            fired += 1
+        return fired
+
+    def _keep(self, user: str, row: Row, anew: bool = False) -> None:
+        self._dirty[user] = self._hot[user] = row
+        due = next_timer(row)
+        if due >= NEVER:
+            self._timers.pop(user, None)
+        elif anew or self._timers.get(user) != due:
+            self._timers[user] = due
+            heapq.heappush(self._heap, (due, user))
+
+    # -- the batch
+
+    def _collect(self, user: str) -> None:
+        """Outputs of the core, encoded in their order."""
+        if not self._trace:
+            return
+        key = user.encode()
+        for item in self._trace:
+            if isinstance(item, tuple):
+                self._counts[item] += 1
+            elif isinstance(item, Trigger):
+                value, headers = codec.encode_trigger(item, self._source)
+                self._outputs.append(Output(f"triggers.{item.family}", key, value, headers))
+            elif isinstance(item, Decision):
+                value, headers = codec.encode_decision(item)
+                self._outputs.append(Output("decisions", key, value, headers))
+            elif isinstance(item, Retraction):
+                value, headers = codec.encode_retraction(item, self._source)
+                self._outputs.append(Output(f"triggers.{item.family}", key, value, headers))
+        self._trace.clear()
+
+    def _batch(self) -> Batch:
+        rows: list[tuple[bytes, bytes | None]] = []
+        for user, row in self._dirty.items():
+            data = encode(row)
+            self._cold[user] = data
+            rows.append((user.encode(), data))
+        rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))
+        batch = Batch(rows, self._outputs, self._offsets, self._counts)
+        self._dirty, self._outputs, self._offsets, self._counts = {}, [], {}, Counter()
+        self._meta_dirty = False
+        while len(self._hot) > HOT_ROWS:
+            del self._hot[next(iter(self._hot))]
+        return batch
+
+
+def partition_of(key: bytes, partitions: int, partitioner: str) -> int:
+    """Where a Kafka client with this partitioner puts a key: murmur2 as Java and aiokafka, crc32 as librdkafka."""
+    return PARTITIONERS[partitioner](key) % partitions
+
+
+def _murmur2(key: bytes) -> int:
+    hashed: int = murmur2(key)
+    return hashed & 0x7FFFFFFF
+
+
+PARTITIONERS: dict[str, Callable[[bytes], int]] = {"murmur2": _murmur2, "crc32": crc32}

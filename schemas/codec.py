@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, NamedTuple
 import orjson
 from msgspec import Struct, ValidationError, convert
 
+from schemas import segment
 from schemas.checks import CHECKS, MAX_USER_ID_BYTES, Check, expected, is_user_id
 from schemas.envelope import (
     ce_source,
@@ -97,7 +98,7 @@ def decode(topic: str, key: bytes | None, value: bytes | None, timestamp_ms: int
     kinds = _KINDS_OF_TOPIC.get(topic)
     kind = kinds.get(name) if kinds is not None else None
     if kind is None:
-        return _decode_rare(topic, name, raw, timestamp_ms, options)
+        return _decode_rare(topic, name, key, raw, timestamp_ms, options)
     return _decode_event(kind, key, raw, timestamp_ms, options)
 
 
@@ -165,10 +166,14 @@ def _without_nulls(raw: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in raw.items() if value is not None}
 
 
-def _decode_rare(topic: str, name: str, raw: dict[str, Any], timestamp_ms: int, options: DecodeOptions) -> Decoded:
+def _decode_rare(
+    topic: str, name: str, key: bytes | None, raw: dict[str, Any], timestamp_ms: int, options: DecodeOptions
+) -> Decoded:
     """A type that does not live on this topic."""
     if name == ClockAdvanced.TYPE:
         return _decode_clock(raw, timestamp_ms, options)
+    if name == segment.TRACK:
+        return _decode_track(key, raw, timestamp_ms, options)
     kind = _KINDS.get(name)
     if kind is not None:
         return RejectedMessage("wrong_topic", f"{name} belongs on the topic {kind.type.TOPIC}, not on {topic}.", "type")
@@ -187,6 +192,14 @@ def _decode_clock(raw: dict[str, Any], timestamp_ms: int, options: DecodeOptions
         return clock if timestamp_ms < 0 else _ahead(clock.occurred_at, timestamp_ms)
     result: Decoded = clock
     return result
+
+
+def _decode_track(key: bytes | None, raw: dict[str, Any], timestamp_ms: int, options: DecodeOptions) -> Decoded:
+    message = segment.translate(raw)
+    if not isinstance(message, dict):
+        return message
+    result = _decode_event(_KINDS[message["type"]], key, message, timestamp_ms, options)
+    return segment.where_it_came_from(result, raw["event"]) if isinstance(result, RejectedMessage) else result
 
 
 def _without_type(name: object) -> RejectedMessage:

@@ -1,10 +1,11 @@
-"""Opens the files of a catalogue: the rules, and beside them `shop.yaml` and `intervals.yaml`. Reads, decides nothing."""
+"""Opens the files of a catalogue: the rules, and beside them `shop.yaml` and `intervals.yaml`. It decides nothing."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from app.core import catalogue_file, policy_file
+from app.core.policy import Policy
 from app.core.problems import CatalogueError, Problem
 from app.core.rules import Catalogue
 
@@ -20,11 +21,12 @@ def load(directory: Path | None = None) -> Catalogue:
     if not directory.is_dir():
         raise CatalogueError([Problem(str(directory), 1, "There is no such directory. Set LIFECYCLE_RULES to one.")])
     texts = {path.name: path.read_text() for path in sorted(directory.glob("*.yaml"))}
-    shop, intervals = (texts.pop(name, None) or (SHIPPED / name).read_text() for name in _POLICY_FILES)
+    shop, intervals = (texts.pop(name, "") or (SHIPPED / name).read_text() for name in _POLICY_FILES)
     if not texts:
         raise CatalogueError([Problem(str(directory), 1, "There is no rule in it: rules are files ending in .yaml.")])
     problems: list[Problem] = []
-    policy = policy_file.Policy()
+    policy = Policy()
+    catalogue: Catalogue | None = None
     try:
         policy = policy_file.read(shop, intervals)
     except CatalogueError as error:
@@ -33,6 +35,6 @@ def load(directory: Path | None = None) -> Catalogue:
         catalogue = catalogue_file.read(texts, policy)
     except CatalogueError as error:
         problems += error.problems
-    if problems:
+    if problems or catalogue is None:
         raise CatalogueError(problems)
     return catalogue

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 from zoneinfo import ZoneInfo
 
-
 from app.core import expressions
 from app.core.expressions import ExpressionError
 from app.core.policy import Policy, QuietHours

@@ -68,4 +68,4 @@ def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
         return result
     if isinstance(node, yaml.SequenceNode):
         return [_value(item, (*path, position), lines) for position, item in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+    return yaml.SafeLoader("").construct_object(node, deep=True)

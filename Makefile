@@ -16,6 +16,9 @@ PYTHONS := python3.11 python3.12 python3.13 python3
 ARGS ?=
 SEEDS ?=
 
+LOCK = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
+
 .PHONY: help setup demo test lint bench simulate faults lock clean
 
 help: ## List the targets.
@@ -69,11 +72,11 @@ simulate: setup ## Seeded faults against a naive oracle: make simulate SEEDS=1,2
 faults: setup ## The long runs on a real Kafka: workers and brokers killed again and again.
 	@$(BIN)/python -m pytest -m faults $(ARGS)
 
-lock: ## Work requirements.lock out anew from pyproject.toml (needs the network).
+lock: ## Work both locks (here and in deploy/) out anew from pyproject.toml (needs the network).
 	@test -x $(BIN)/python || $(MAKE) setup
 	@test -x $(VENV)/lock/bin/uv || { $(BIN)/python -m venv $(VENV)/lock && $(VENV)/lock/bin/pip install --quiet uv; }
-	@$(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --extra dev --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" -o requirements.lock pyproject.toml
+	@$(LOCK) --extra dev -o requirements.lock pyproject.toml
+	@$(LOCK) --extra build -c requirements.lock -o deploy/requirements.lock pyproject.toml
 
 clean: ## Remove .venv, caches and the embedded Kafka's data.
 	@test ! -x $(BIN)/lifecycle || $(BIN)/lifecycle kafka down || true

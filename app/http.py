@@ -1,6 +1,6 @@
 """Three pages for operators and nothing else: /metrics, /live, /ready. On loopback unless the settings say otherwise.
 
-/live answers 503 when the process should be restarted, /ready when it should not be counted on now; each with a sentence.
+/live answers 503 when the process should be restarted, /ready when it is not to be counted on now; both say why.
 """
 
 from __future__ import annotations

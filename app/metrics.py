@@ -12,6 +12,8 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from app.settings import INPUTS
+
 #: Upstream chooses the names of types we don't know: past so many of them the rest count as `other`.
 MOST_NAMES: Final = 200
 _LONGEST_NAME: Final = 64
@@ -51,8 +53,8 @@ class Metrics:
     def _define_counters(self) -> None:
         # counter, events: read, valid and handed to the core, by type.
         self.events = self._counter("events", "Events applied, by type.", "type")
-        # counter, messages: not ours to act on (a type we don't know, anonymous, not mapped), by what they are.
-        self.ignored = self._counter("ignored", "Messages counted and ignored, by type.", "type")
+        # counter, messages: not ours to act on, by why (unknown_type, anonymous, unmapped) and by the type they name.
+        self.ignored = self._counter("ignored", "Messages counted and ignored, by kind and type.", "kind", "type")
         # counter, messages: sent to the dead-letter topic, by reason code.
         self.rejects = self._counter("rejects", "Messages sent to dead-letters, by reason code.", "code")
         # counter, triggers: written to a trigger topic, by rule.
@@ -73,6 +75,8 @@ class Metrics:
         self.transaction_aborts = self._counter("transaction_aborts", "Kafka transactions that did not commit.")
         # counter, times: the retention of an input overtook us and records were gone before they were read.
         self.offsets_out_of_range = self._counter("offsets_out_of_range", "Records lost to retention.", "input")
+        for name in INPUTS:  # there from the start, so that an alert sees the first one as an increase
+            self.offsets_out_of_range.labels(name)
 
     def _define_gauges(self) -> None:
         # gauge, shards: open in this worker: restored and applying events.
@@ -117,12 +121,13 @@ class Metrics:
             if counter is None or len(labels) != len(counter._labelnames):
                 self.unnamed_counts.inc(times)
             elif labels:
-                counter.labels(*(self._bounded(kind, label) for label in labels)).inc(times)
+                bounded = (self._bounded(f"{kind}.{place}", label) for place, label in enumerate(labels))
+                counter.labels(*bounded).inc(times)
             else:
                 counter.inc(times)
 
-    def _bounded(self, kind: str, label: str) -> str:
-        names = self._names.setdefault(kind, set())
+    def _bounded(self, place: str, label: str) -> str:
+        names = self._names.setdefault(place, set())
         name = label[:_LONGEST_NAME]
         if name in names or len(names) < MOST_NAMES:
             names.add(name)

@@ -346,7 +346,7 @@ def _unknown_names(env: Mapping[str, str]) -> list[str]:
     problems = []
     for name in sorted(n for n in env if n.startswith(PREFIX) and n[len(PREFIX) :] not in known):
         near = difflib.get_close_matches(name[len(PREFIX) :], known, n=1, cutoff=0.5)
-        fix = f"did you mean {PREFIX}{near[0]}?" if near else "remove it; the settings are listed in the README."
+        fix = f"did you mean {PREFIX}{near[0]}?" if near else "remove it; all settings are listed in deploy/README.md."
         problems.append(f"{name} is not a setting: {fix}")
     return problems
 

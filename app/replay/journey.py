@@ -181,7 +181,7 @@ class Journey:
 def load_journey(households: int | None = None) -> Journey:
     """The events of the first `households` households by hash of their number (None = all 2,469).
 
-    Raises JourneyMissing when the data set cannot be read, ValueError when it has fewer households.
+    Raises JourneyProblem when the data set cannot be read or has fewer households.
     """
     return Journey(load_tables(households))
 

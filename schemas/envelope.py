@@ -5,11 +5,15 @@ The same value always gives the same bytes: fields in the published order, free-
 
 from __future__ import annotations
 
-from typing import Final
+from datetime import UTC, tzinfo
+from functools import lru_cache
+from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import orjson
-from msgspec import Struct, to_builtins
+from msgspec import Struct, structs, to_builtins
 
+from schemas.events import ClockAdvanced, Event
+from schemas.instant import Instant, format_instant
 from schemas.triggers import Decision, Outcome, Retraction, StageChange, Trigger
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -64,6 +68,43 @@ def encode_stage_change(change: StageChange) -> Encoded:
 def encode_outcome(outcome: Outcome) -> Encoded:
     """Value and headers of what came of a candidate."""
     return _value(outcome), (_JSON,)
+
+
+def encode_event(event: Event | ClockAdvanced, zone: tzinfo = UTC) -> bytes:
+    """The value of an input record; instants are written in `zone`, and what has its default is left out."""
+    return orjson.dumps({"type": event.TYPE, **_given(event, zone)})
+
+
+class _Shape(NamedTuple):
+    """How a value is written: its fields with their defaults, and which of them are instants or lists of values."""
+
+    defaults: dict[str, object]
+    instants: frozenset[str]
+
+
+@lru_cache(maxsize=256)
+def _shape(of: type[Struct]) -> _Shape:
+    hints = get_type_hints(of)
+    return _Shape(
+        {field.name: field.default for field in structs.fields(of)},
+        frozenset(name for name, hint in hints.items() if hint is Instant or Instant in get_args(hint)),
+    )
+
+
+def _given(value: Struct, zone: tzinfo) -> dict[str, Any]:
+    shape = _shape(type(value))
+    given: dict[str, Any] = {}
+    for name, default in shape.defaults.items():
+        item = getattr(value, name)
+        if item == default and type(item) is type(default):
+            continue
+        if name in shape.instants:
+            given[name] = format_instant(item, zone)
+        elif isinstance(item, tuple):
+            given[name] = [_given(entry, zone) if isinstance(entry, Struct) else entry for entry in item]
+        else:
+            given[name] = to_builtins(item)
+    return given
 
 
 _FIRED_TYPE: Final = ("ce_type", TRIGGER_FIRED.encode())

@@ -19,13 +19,33 @@ INPUT_TOPICS: Final = ("orders", "logins", "browse", "coupons", "profiles", "fee
 ANY_TOPIC: Final = "any"
 
 Id = Annotated[str, Meta(min_length=1, max_length=256)]
+UserId = Annotated[
+    str,
+    Meta(
+        min_length=1,
+        max_length=256,
+        description="The record's key. At most 256 bytes of UTF-8, no control characters.",
+        extra_json_schema={"pattern": r"^[^\u0000-\u001f\u007f-\u009f]+$"},
+    ),
+]
 Text = Annotated[str, Meta(max_length=2048)]
-Currency = Annotated[str, Meta(min_length=3, max_length=3, extra_json_schema={"x-shape": "currency"})]
+Currency = Annotated[
+    str,
+    Meta(min_length=3, max_length=3, description="ISO 4217, such as CNY.", extra_json_schema={"pattern": "^[A-Z]{3}$"}),
+]
 Quantity = Annotated[int, Meta(gt=0, le=1_000_000)]
 Count = Annotated[int, Meta(ge=0, le=1_000_000_000)]
 Seconds = Annotated[float, Meta(ge=0, le=31_536_000)]
-Zone = Annotated[str, Meta(min_length=1, max_length=64, extra_json_schema={"x-shape": "zone"})]
-Birthday = Annotated[str, Meta(min_length=7, max_length=10, extra_json_schema={"x-shape": "birthday"})]
+Zone = Annotated[str, Meta(min_length=1, max_length=64, description="An IANA time zone, such as Asia/Shanghai.")]
+Birthday = Annotated[
+    str,
+    Meta(
+        min_length=7,
+        max_length=10,
+        description='A date since 1900, "1990-05-04", or "--05-04" without the year.',
+        extra_json_schema={"pattern": "^([0-9]{4}|-)-[0-9]{2}-[0-9]{2}$"},
+    ),
+]
 Ids = Annotated[tuple[Id, ...], Meta(max_length=1000)]
 Scalar = str | int | float | bool | None
 
@@ -102,7 +122,7 @@ class Event(Struct, frozen=True, kw_only=True, gc=False):
     TOPIC: ClassVar[str]
 
     event_id: Id
-    user_id: Id
+    user_id: UserId
     occurred_at: Instant
     channel: Text | None = None
 
@@ -388,7 +408,7 @@ class UserMerged(ProfileEvent, frozen=True, kw_only=True, gc=False):
 
     TYPE: ClassVar[str] = "UserMerged"
 
-    into: Id
+    into: UserId
 
 
 class UserErased(ProfileEvent, frozen=True, kw_only=True, gc=False):

@@ -288,7 +288,7 @@ SETTINGS: Final[Sequence[_Setting]] = (
     _Setting(
         "KAFKA_SECURITY_PROTOCOL",
         _choice("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),
-        "plaintext",
+        "PLAINTEXT",
         "How to talk to the cluster: PLAINTEXT, SSL, SASL_PLAINTEXT or SASL_SSL.",
     ),
     _Setting(

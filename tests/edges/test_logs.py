@@ -185,7 +185,7 @@ def test_auto_is_json_where_there_is_no_terminal() -> None:
     assert logs.config("info", "text")["formatters"]["line"] == {"()": "app.logs.TextFormatter"}
 
 
-PERSONAL = {"user_id", "user", "row", "event", "record", "records", "key", "value", "message", "payload", "body"}
+PERSONAL = {"user_id", "user", "row", "event", "record", "key", "value", "message", "payload", "body"}
 METHODS = {"debug", "info", "warning", "error", "exception", "critical"}
 HARMLESS = {"user_hash", "len", "type"}
 

@@ -17,6 +17,7 @@ from app.core import ids
 from app.core.row import (
     MAX_COUPONS,
     MAX_ORDERS,
+    MAX_ORDERS_WITH_LINES,
     NEVER,
     Baseline,
     Coupon,
@@ -145,8 +146,12 @@ def _forget(row: Row, kind: str, name: str) -> None:
 def _with_order(row: Row, order: Order) -> Row:
     """The row with this order; beyond MAX_ORDERS the oldest is summarised into its sums."""
     new = replace(row, orders={**row.orders, order.order_id: order})
+    with_lines = [o for o in new.orders.values() if o.lines]
+    if len(with_lines) > MAX_ORDERS_WITH_LINES:
+        plain = min(with_lines, key=_age)
+        new.orders[plain.order_id] = replace(plain, lines=(), coupons_used=(), coupons_issued=())
     if len(new.orders) > MAX_ORDERS:
-        oldest = min(new.orders.values(), key=lambda o: (_order_at(o), o.order_id))
+        oldest = min(new.orders.values(), key=_age)
         del new.orders[oldest.order_id]
         _forget(new, "order", oldest.order_id)
         if is_paid(oldest) and oldest.paid_at is not None:
@@ -162,8 +167,8 @@ def _with_order(row: Row, order: Order) -> Row:
     return new
 
 
-def _order_at(order: Order) -> int:
-    return max(order.placed_at or 0, order.paid_at or 0, order.cancelled_at or 0)
+def _age(order: Order) -> tuple[int, str]:
+    return max(order.placed_at or 0, order.paid_at or 0, order.cancelled_at or 0), order.order_id
 
 
 def _lines(lines: tuple[ev.Line, ...]) -> tuple[OrderLine, ...]:

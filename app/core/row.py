@@ -14,10 +14,12 @@ import msgspec
 ROW_VERSION = 1
 
 #: Orders and coupons kept with their state; older ones leave their id's hash, and orders their sums.
-MAX_ORDERS = 64
+MAX_ORDERS = 32
 MAX_COUPONS = 256
+#: The latest orders that keep their lines; a refund of lines of an older one changes its money only.
+MAX_ORDERS_WITH_LINES = 16
 #: Ended runs kept per (rule, key), so that a refund can give back what the order had ended.
-MAX_ENDED_RUNS = 8
+MAX_ENDED_RUNS = 4
 #: An event id is remembered for 7 days and at least the last 512; never more than 8,192 of them.
 LEDGER_MIN = 512
 LEDGER_MAX = 8192
@@ -179,8 +181,8 @@ class Row(msgspec.Struct, array_like=True):
     old_spend_minor: dict[str, int] = {}
     runs: dict[str, tuple[Run, ...]] = {}
     """By `run_key`: live and recently ended runs, in order of entry."""
-    marks: dict[str, tuple[Mark, ...]] = {}
-    """The latest ends seen by `mark_key`: they end an entry that arrives after them."""
+    marks: dict[str, Mark] = {}
+    """The latest event of each kind that ends runs (purchases are in `orders`): it ends an entry arriving after it."""
     entries: dict[str, int] = {}
     """By rule: the latest entry, for re-entry."""
 

@@ -6,7 +6,7 @@ entry that arrives after its end is born ended, and an end taken back revives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec.structs import replace
@@ -16,11 +16,10 @@ from app.core.facts import Group, Happening, Reversal, groups_of
 from app.core.moment import Moment
 from app.core.row import MAX_ENDED_RUNS, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import Scope
+from app.core.scope import Scope, is_paid
 
-#: Marks kept for one (event type, key): the latest ones; older ones end nothing that could still start.
-MAX_MARKS = 3
-MAX_ENDS = 4
+#: A run that more purchases than this have ended is not kept for their reversal.
+MAX_ENDS = 2
 #: A refund this long after an order no longer revives what the order had ended, microseconds (90 days).
 REVERSAL_WINDOW = 90 * 86_400_000_000
 _OF_A_THING = frozenset({"coupon", "pack", "order"})
@@ -82,7 +81,7 @@ def _line_data(group: Group) -> dict[str, Any]:
 
 def _end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
     if end.same_line:
-        return [key for key, group in happening.groups.items() if group.units > 0 or group.subscription]
+        return [key for key in happening.groups if _has_line(happening.groups, key)]
     if rule.key == "product_type":
         prefix = run_key(rule.name, "")
         return [key.removeprefix(prefix) for key in row.runs if key.startswith(prefix)]
@@ -94,25 +93,15 @@ def _mark_of(happening: Happening) -> Mark:
     return Mark(happening.at, happening.event_id, happening.kind, happening.order_id)
 
 
-def _mark_key(kind: str, end: End, key: str) -> str:
-    return f"{kind}\x1f{key}" if end.same_line else kind
-
-
 def _marked(row: Row, ended: tuple[tuple[Rule, End], ...], happening: Happening) -> Row:
     """The row that remembers this end, for entries that happened before it and arrive after it."""
-    wanted = {
-        _mark_key(happening.kind, end, key): None
-        for rule, end in ended
-        if rule.key not in _OF_A_THING
-        for key in (_end_keys(row, rule, end, happening) if end.same_line else ("",))
-    }
-    if not wanted:
+    if happening.kind == "OrderPaid" or all(rule.key in _OF_A_THING for rule, _ in ended):
         return row
-    marks = dict(row.marks)
     mark = _mark_of(happening)
-    for name in wanted:
-        marks[name] = tuple(sorted((*marks.get(name, ()), mark), key=_order_of_marks)[-MAX_MARKS:])
-    return replace(row, marks=marks)
+    before = row.marks.get(happening.kind)
+    if before is not None and _order_of_marks(before) >= _order_of_marks(mark):
+        return row
+    return replace(row, marks={**row.marks, happening.kind: mark})
 
 
 def _order_of_marks(mark: Mark) -> tuple[int, str]:
@@ -131,19 +120,36 @@ def _seen_ends(row: Row, rule: Rule, run: Run) -> tuple[Mark, ...]:
     if rule.key in ("coupon", "pack"):
         coupons = [c for c in row.coupons.values() if run.key in (c.coupon_id, c.pack_id)]
         marks = [m for c in coupons for m in _coupon_marks(c) if m.kind in kinds or c.coupon_id == run.key]
-        return tuple(marks[:MAX_ENDS])
+        return tuple(marks[: MAX_ENDS + 1])
     if rule.key == "order":
         order = row.orders.get(run.key)
         if order is None:
             return ()
         instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
         return tuple(Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds)
-    found: list[Mark] = []
-    for end in rule.ends:
-        for mark in row.marks.get(_mark_key(end.on, end, run.key), ()):
-            if _is_after(mark, run):
-                found.append(mark)
-    return tuple(found[:MAX_ENDS])
+    found = [mark for end in rule.ends for mark in _ends_after(row, end, run) if _is_after(mark, run)]
+    return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1])
+
+
+def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
+    """Events of this kind that may have come after the entry. Purchases are looked up among the orders, so that a
+    reversal needs no second place; of other events the latest is remembered."""
+    if end.on != "OrderPaid":
+        return () if (mark := row.marks.get(end.on)) is None else (mark,)
+    return [
+        Mark(order.paid_at, order.paid_event_id, end.on, order.order_id)
+        for order in row.orders.values()
+        if order.paid_at is not None
+        and order.paid_at >= run.entered_at
+        and is_paid(order)
+        and (not end.same_line or _has_line(groups_of(order), run.key))
+    ]
+
+
+def _has_line(groups: Mapping[str, Group], key: str) -> bool:
+    """A gift of the same type is no purchase of it; a subscription to it is."""
+    group = groups.get(key)
+    return group is not None and (group.units > 0 or group.subscription)
 
 
 def _is_after(mark: Mark, run: Run) -> bool:
@@ -162,7 +168,7 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
     mark = _mark_of(happening)
     after: list[Run] = []
     for run in runs:
-        if len(run.ends) >= MAX_ENDS or not (rule.key in _OF_A_THING or _is_after(mark, run)):
+        if not (rule.key in _OF_A_THING or _is_after(mark, run)):
             after.append(run)
             continue
         if end.when is not None and not end.when(Scope(row, run, moment.catalogue.policy, moment.now)):
@@ -202,13 +208,13 @@ def _put(row: Row, rule: Rule, key: str, runs: Iterable[Run], moment: Moment) ->
 
 def worth_keeping(rule: Rule, run: Run, moment: Moment) -> bool:
     """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
-    if any(fired.expires_at > moment.now for fired in run.fired):
+    if run.fired and any(fired.expires_at > moment.now for fired in run.fired):
         return True
     if run.step >= len(rule.steps):
         return False
     if not run.ends:
         return True
-    if run.ends[-1].at < moment.floor - REVERSAL_WINDOW:
+    if len(run.ends) > MAX_ENDS or run.ends[-1].at < moment.floor - REVERSAL_WINDOW:
         return False
     return run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
 
@@ -367,14 +373,6 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
     def concerned(kind: str, key: str) -> bool:
         return key in reversal.product_types if kind == "product_type" else reversal.purchase
 
-    marks = {}
-    for name, kept in row.marks.items():
-        key = name.partition("\x1f")[2]
-        gone = key in reversal.product_types if key else reversal.purchase
-        left = tuple(m for m in kept if not (gone and m.order_id == order_id))
-        if left:
-            marks[name] = left
-    row = replace(row, marks=marks)
     for name in sorted(row.runs):
         runs = row.runs[name]
         rule = moment.catalogue.rules.get(runs[0].rule)
@@ -426,7 +424,18 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     waiting.sort(key=lambda item: item[:3])
     for _, _, _, name, run in waiting:
         row = fire(row, name, run, moment)
-    return row
+    return _swept(row, moment)
+
+
+def _swept(row: Row, moment: Moment) -> Row:
+    """The row without runs that nothing will come of any more (a trigger out until now could have been retracted)."""
+    kept: dict[str, tuple[Run, ...]] = {}
+    for name, runs in row.runs.items():
+        rule = moment.catalogue.rules.get(runs[0].rule)
+        left = tuple(run for run in runs if rule is not None and worth_keeping(rule, run, moment))
+        if left:
+            kept[name] = left
+    return row if sum(map(len, kept.values())) == sum(map(len, row.runs.values())) else replace(row, runs=kept)
 
 
 def fire(row: Row, name: str, run: Run, moment: Moment) -> Row:

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 from app.core import ids, words
 from app.core.guardrails.verdict import Candidate, Verdict
 from app.core.policy import QuietHours
+from schemas.instant import DAY, MINUTE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -59,15 +60,32 @@ def window_end(at: int, zone: ZoneInfo, quiet: QuietHours) -> int | None:
     end does not."""
     if quiet.start_minute == quiet.end_minute:
         return None
+    if (offset := _steady_offset(at, zone)) is not None:
+        return _steady_end(at, offset, quiet)
     today = words.local(at, zone)
-    for offset in (-1, 0):
-        day = today + timedelta(days=offset)
-        start = _instant(day, quiet.start_minute, zone)
+    for days in (-1, 0):
+        day = today + timedelta(days=days)
         last = day if quiet.end_minute > quiet.start_minute else day + timedelta(days=1)
         end = _instant(last, quiet.end_minute, zone)
-        if start <= at < end:
+        if _instant(day, quiet.start_minute, zone) <= at < end:
             return end
     return None
+
+
+def _steady_offset(at: int, zone: ZoneInfo) -> int | None:
+    """The zone's offset in microseconds, when no clock change is near enough to matter: most days, and quick."""
+    offset = words.local(at, zone).utcoffset()
+    if words.local(at - 2 * DAY, zone).utcoffset() == offset == words.local(at + 2 * DAY, zone).utcoffset():
+        return None if offset is None else offset // _MICROSECOND
+    return None
+
+
+def _steady_end(at: int, offset: int, quiet: QuietHours) -> int | None:
+    """The window's end by arithmetic, on days of 24 hours."""
+    into_day = (at + offset) % DAY
+    since_start = (into_day - quiet.start_minute * MINUTE) % DAY
+    length = (quiet.end_minute - quiet.start_minute) * MINUTE % DAY
+    return at + length - since_start if since_start < length else None
 
 
 def clip(expires_at: int, zone: ZoneInfo, quiet: QuietHours) -> int:

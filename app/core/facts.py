@@ -103,23 +103,19 @@ def groups_of(order: Order) -> dict[str, Group]:
     for line in order.lines:
         if line.kind == "gift" or not line.product_type:
             continue
-        own = 0 if line.kind == "subscription" or order.returned_whole else max(0, line.quantity - line.returned)
+        subscription = line.kind == "subscription"
+        own = 0 if subscription or order.returned_whole else max(0, line.quantity - line.returned)
         before = groups.get(line.product_type)
-        if before is None:
-            groups[line.product_type] = Group(
-                own * line.units,
-                line.kind == "subscription",
-                own,
-                line.product_id,
-                line.title,
-                line.image_url,
+        groups[line.product_type] = (
+            Group(own * line.units, subscription, own, line.product_id, line.title, line.image_url)
+            if before is None
+            else Group(
+                before.units + own * line.units,
+                before.subscription or subscription,
+                before.quantity + own,
+                *before[3:],
             )
-        else:
-            groups[line.product_type] = before._replace(
-                units=before.units + own * line.units,
-                quantity=before.quantity + own,
-                subscription=before.subscription or line.kind == "subscription",
-            )
+        )
     return groups
 
 

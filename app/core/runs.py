@@ -140,7 +140,7 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
         Mark(order.paid_at, order.paid_event_id, end.on, order.order_id)
         for order in row.orders.values()
         if order.paid_at is not None
-        and order.paid_at >= run.entered_at
+        and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
         and is_paid(order)
         and (not end.same_line or _has_line(groups_of(order), run.key))
     ]

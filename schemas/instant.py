@@ -6,7 +6,7 @@ Its zone is therefore always UTC; a local clock only exists where text is read o
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, timedelta, tzinfo
 from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
@@ -65,11 +65,11 @@ def parse_instant(raw: str | int, assume_zone: tzinfo | None = None) -> Instant:
     Digits finer than a microsecond are cut off. Raises `BadInstant`, also for anything before 2000.
     """
     if type(raw) is str:
-        length = len(raw)
-        if length == 25 or length == 20:
-            within = _WITHIN_HOUR.get(raw[13:19])
-            if within is not None:
-                return _start_of_hour(raw[:13] + raw[19:]) + within  # type: ignore[return-value]  # a call is half the cost
+        within = _WITHIN_HOUR.get(raw[13:19])
+        if within is not None:
+            start = _start_of_hour(raw[:13] + raw[19:])
+            if start is not None:
+                return start + within  # type: ignore[return-value]  # calling Instant would be half the cost
         return _parse_rare_text(raw, assume_zone)
     if type(raw) is int:
         return _in_range(raw * 1000, str(raw))
@@ -93,21 +93,16 @@ def format_instant(at: int, zone: tzinfo) -> str:
 
 
 @lru_cache(maxsize=8192)
-def _start_of_hour(text: str) -> int:
-    """Microseconds of "2026-03-01T08+08:00"; cached, because events come in bunches."""
-    match = _HOUR_AND_OFFSET.fullmatch(text)
+def _start_of_hour(text: str) -> int | None:
+    """Microseconds of "2026-03-01T08+08:00"; cached, because events come in bunches.
+
+    None for everything that needs a closer look: other spellings, no such day, an hour at the end of the range.
+    """
+    match = _HOUR_AND_OFFSET.fullmatch(text) if len(text) <= 19 else None
     if match is None:
-        raise BadInstant(_unreadable(text))
-    year, month, day, hour, sign, offset_hours, offset_minutes = match.groups()
-    try:
-        local = datetime(int(year), int(month), int(day), int(hour), tzinfo=UTC)
-    except ValueError as problem:
-        raise BadInstant(f"There is no such date or time: {problem}.") from None
-    at = (local.toordinal() - _EPOCH_DAY) * DAY + int(hour) * HOUR
-    if sign is not None:
-        offset = int(offset_hours) * HOUR + int(offset_minutes) * MINUTE
-        at = at - offset if sign == "+" else at + offset
-    return _in_range(at, text)
+        return None
+    at = _from_parts(*match.groups())
+    return at if at is not None and EARLIEST <= at <= LATEST - HOUR else None
 
 
 def _parse_rare_text(raw: str, assume_zone: tzinfo | None) -> Instant:
@@ -115,18 +110,45 @@ def _parse_rare_text(raw: str, assume_zone: tzinfo | None) -> Instant:
     match = _RFC3339.fullmatch(raw) if len(raw) <= 64 else None
     if match is None:
         raise BadInstant(_unreadable(raw))
-    date, hour, within, fraction, offset = match.groups()
-    at = _WITHIN_HOUR[within] + (int(fraction[:6].ljust(6, "0")) if fraction else 0)
+    day, hour, within, fraction, offset = match.groups()
+    text = f"{day}T{hour}{offset.upper() if offset else 'Z'}"
+    start = _start_of_hour(text)
+    if start is None:
+        start = _exact_start(raw, text)
+    at = start + _WITHIN_HOUR[within] + (int(fraction[:6].ljust(6, "0")) if fraction else 0)
     if offset is not None:
-        return Instant(_start_of_hour(f"{date}T{hour}{offset.upper()}") + at)
+        return _in_range(at, raw)
     if assume_zone is None:
         raise BadInstant(f"{raw} has no offset from UTC, so it names no instant. Add one, such as +08:00 or Z.")
-    wall = _start_of_hour(f"{date}T{hour}Z") + at
-    local = (_EPOCH + wall * _MICROSECOND).replace(tzinfo=assume_zone)
     try:
+        local = (_EPOCH + at * _MICROSECOND).replace(tzinfo=assume_zone)
         return _in_range((local.astimezone(UTC) - _EPOCH) // _MICROSECOND, raw)
     except OverflowError:
         raise BadInstant(_out_of_range(raw)) from None
+
+
+def _exact_start(raw: str, text: str) -> int:
+    match = _HOUR_AND_OFFSET.fullmatch(text)
+    if match is None:
+        raise BadInstant(_unreadable(raw))
+    at = _from_parts(*match.groups())
+    if at is None:
+        raise BadInstant(f"{raw} names a day or an hour that does not exist.")
+    return at
+
+
+def _from_parts(year: str, month: str, day: str, hour: str, sign: str | None, hours: str, minutes: str) -> int | None:
+    try:
+        day_number = date(int(year), int(month), int(day)).toordinal() - _EPOCH_DAY
+    except ValueError:
+        return None
+    if int(hour) > 23:
+        return None
+    at = day_number * DAY + int(hour) * HOUR
+    if sign is None:
+        return at
+    offset = int(hours) * HOUR + int(minutes) * MINUTE
+    return at - offset if sign == "+" else at + offset
 
 
 def _in_range(at: int, text: str) -> Instant:

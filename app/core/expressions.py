@@ -73,6 +73,8 @@ def _cel_value(kind: str, value: Any) -> Any:
 def condition(text: str, key: str) -> Callable[[Scope], bool]:
     """A compiled CEL condition over the names of `VARIABLES`. Raises ExpressionError."""
     allowed = names_for(key)
+    if text in allowed and VARIABLES[text].kind == "bool":  # a bare name needs no interpreter
+        return VARIABLES[text].read
     env = cel.NewEnv(variables={name: _CEL_TYPES[VARIABLES[name].kind] for name in allowed})
     try:
         expression = env.compile(text)

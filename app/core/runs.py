@@ -176,7 +176,8 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
             continue
         if not run.ends:
             run = _close(row, rule, run, f"ended by {happening.kind}", moment)
-            moment.tally("runs", "ended", rule.name)
+            if run.step < len(rule.steps):
+                moment.tally("runs", "ended", rule.name)
         after.append(replace(run, ends=(*run.ends, mark)))
     return _put(row, rule, key, after, moment)
 

@@ -20,7 +20,7 @@ from aiokafka.partitioner import murmur2
 from app.core import engine
 from app.core.facts import Refused
 from app.core.moment import Moment
-from app.core.row import NEVER, Row, decode, encode, encoded_timer, next_timer
+from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer
 from app.core.rules import Catalogue
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
@@ -30,6 +30,8 @@ from schemas.triggers import Decision, Retraction, Trigger
 
 #: The changelog record of the shard itself. No user id holds a control character, so none can be this.
 META_KEY = b"\x00shard"
+#: A person's decision to set one event aside: this, the input, a NUL, the offset; the value says why.
+QUARANTINE_PREFIX = b"\x00quarantine\x00"
 #: Records an input may have buffered before it is paused.
 BUFFER = 20_000
 #: Decoded rows kept beside their encoded form; the rest is decoded when touched.
@@ -78,10 +80,25 @@ class Plan(NamedTuple):
     app_id: str
     start: str
     """'none', 'state-only', 'since:<instant in microseconds>', or '' for each rule's own."""
+    reject_ceiling: int = 1000
+    """So many rejects in a row are an alarm: an upstream service is broken."""
+    stop_at_ceiling: bool = False
+    """Whether the shard then stops, too."""
+    state_version: int | None = None
+    """The row version that this deployment has finalised; None keeps what the state already has."""
 
 
 class InvariantBroken(Exception):
     """The core failed on an event: a bug. The shard stops before anything of the batch is committed."""
+
+
+class RejectCeiling(Exception):
+    """So many messages were rejected in a row that the shop wants a person to look. Nothing of the batch was kept."""
+
+
+def quarantine_key(input: str, offset: int) -> bytes:
+    """The changelog key of a person's decision to set this event aside."""
+    return QUARANTINE_PREFIX + f"{input}\x00{offset}".encode()
 
 
 class _Meta(msgspec.Struct):
@@ -92,6 +109,8 @@ class _Meta(msgspec.Struct):
     """By input: the instant that the input itself said it has reached (ClockAdvanced)."""
     active_since: dict[str, int] = {}
     """By rule: merged time when it first ran here."""
+    row_version: int = ROW_VERSION
+    """The version in which rows are written: raised only when the deployment is finalised."""
 
 
 class _Input:
@@ -137,6 +156,9 @@ class Processor:
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._offsets: dict[str, int] = {}
         self._source = f"/lifecycle-triggers/{plan.app_id}"
+        self._quarantined: dict[tuple[str, int], str] = {}
+        self.consecutive_rejects = 0
+        """Since the last message that could be used; ignored ones count for nothing."""
         self._sends_from: dict[str, int] | None = None
         self._enters_from: dict[str, int] = {}
 
@@ -146,6 +168,9 @@ class Processor:
         """Takes a changelog record; the last one of a key counts."""
         if key == META_KEY:
             self._meta = msgspec.msgpack.decode(value, type=_Meta) if value else _Meta()
+        elif key.startswith(QUARANTINE_PREFIX):
+            name, _, offset = key[len(QUARANTINE_PREFIX) :].decode().partition("\x00")
+            self._quarantined[name, int(offset)] = (value or b"").decode()
         elif value is None:
             self._cold.pop(key.decode(), None)
         else:
@@ -247,6 +272,9 @@ class Processor:
         """A rule that first runs here is active from now on: its start policy counts from this instant."""
         if self._sends_from is not None:
             return
+        if self.plan.state_version is not None and self.plan.state_version > self._meta.row_version:
+            self._meta.row_version = self.plan.state_version
+            self._meta_dirty = True
         sends: dict[str, int] = {}
         now = self._meta.merged if self.plan.clock == "events" else self._now
         for name, rule in self.plan.catalogue.rules.items():
@@ -290,7 +318,9 @@ class Processor:
         once: it orders nothing between inputs."""
         while source.pending:
             record = source.pending.popleft()
-            message = codec.decode(source.name, record.key, record.value, record.timestamp_ms, self.plan.decode)
+            message: object = codec.decode(source.name, record.key, record.value, record.timestamp_ms, self.plan.decode)
+            if self._quarantined and (why := self._quarantined.get((source.name, record.offset))) is not None:
+                message = RejectedMessage("cannot_apply", f"Set aside by a person: {why}", "")
             if isinstance(message, ClockAdvanced):
                 self._counts["events", message.TYPE] += 1
                 if self.plan.clock == "events" and message.occurred_at > source.clock:
@@ -344,6 +374,7 @@ class Processor:
             self._reject(source, record, RejectedMessage("cannot_apply", after.reason, after.field))
             return
         self._counts["events", event.TYPE] += 1
+        self.consecutive_rejects = 0
         if after is not row:
             self._keep(user, after)
         self._collect(user)
@@ -357,6 +388,12 @@ class Processor:
         )
         self._outputs.append(Output("dead-letters", record.key, record.value, headers))
         self._counts["rejects", rejected.code] += 1
+        self.consecutive_rejects += 1
+        if self.plan.stop_at_ceiling and self.consecutive_rejects >= self.plan.reject_ceiling:
+            raise RejectCeiling(
+                f"{self.consecutive_rejects} messages in a row could not be used; the last one, at {source.name}"
+                f"[{self.shard}] offset {record.offset}: {rejected.reason} Mend the sender, then start again."
+            )
 
     def _rejected_at(self, record: Record) -> int:
         """Under CLOCK=events the record's own timestamp: the same whenever it is read."""
@@ -463,7 +500,7 @@ class Processor:
     def _batch(self) -> Batch:
         rows: list[tuple[bytes, bytes | None]] = []
         for user, row in self._dirty.items():
-            data = encode(row)
+            data = encode(row, self._meta.row_version)
             self._cold[user] = data
             rows.append((user.encode(), data))
         rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))

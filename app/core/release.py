@@ -165,7 +165,7 @@ def _fire(candidate: Candidate, moment: Moment) -> Run:
     _decide(candidate, "fired", None, reason, moment)
     alive = tuple(fired for fired in run.fired if fired.expires_at > now)
     return replace(
-        run, sequence=0, fired=(*alive, Fired(trigger.trigger_id, run.step, run.due_at, expires_at, run.sequence))
+        run, sequence=0, fired=(*alive, Fired(trigger.trigger_id, run.step, run.due_at, expires_at, run.sequence, now))
     )
 
 

@@ -12,6 +12,8 @@ import msgspec
 
 #: The version this code writes. A row of a newer version is refused (`NewerRow`), an older one is read.
 ROW_VERSION = 1
+#: How many of `Row`'s fields each older version has. Fields are only ever added, at the end, with a default.
+FIELDS: dict[int, int] = {}
 
 #: Orders and coupons kept with their state; older ones leave their id's hash, and orders their sums.
 MAX_ORDERS = 32
@@ -49,6 +51,8 @@ class Fired(msgspec.Struct, frozen=True, array_like=True, gc=False):
     expires_at: int
     sequence: int
     """Of its `fired` decision record."""
+    at: int
+    """When it was decided: an end that happened before and arrives after makes it wrong."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):
@@ -210,9 +214,12 @@ def next_timer(row: Row) -> int:
     return earliest
 
 
-def encode(row: Row) -> bytes:
-    """One version byte, the next timer in 8 bytes (so that recovery needs to decode nothing else), the row."""
-    return b"%c%b%b" % (ROW_VERSION, next_timer(row).to_bytes(8, "big"), _encoder.encode(row))
+def encode(row: Row, version: int = ROW_VERSION) -> bytes:
+    """One version byte, the next timer in 8 bytes (so that recovery needs to decode nothing else), the row.
+
+    An older version leaves out the fields that came after it: workers of that version can still take over."""
+    fields = row if version == ROW_VERSION else [getattr(row, f) for f in row.__struct_fields__[: FIELDS[version]]]
+    return b"%c%b%b" % (version, next_timer(row).to_bytes(8, "big"), _encoder.encode(fields))
 
 
 def encoded_timer(data: bytes) -> int:

@@ -178,6 +178,11 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
             run = _close(row, rule, run, f"ended by {happening.kind}", moment)
             if run.step < len(rule.steps):
                 moment.tally("runs", "ended", rule.name)
+        wrong = tuple(fired for fired in run.fired if mark.at <= fired.at)
+        if wrong:
+            why = f"{happening.kind} had happened before it went out, and was only heard of afterwards."
+            release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
+            run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
         after.append(replace(run, ends=(*run.ends, mark)))
     return _put(row, rule, key, after, moment)
 

@@ -102,8 +102,8 @@ def specs(settings: Settings) -> list[Spec]:
 async def create_topics(settings: Settings, dry_run: bool = False) -> list[Report]:
     """Make the topics that are missing; say what differs in the others. Safe to repeat.
 
-    Raises TopicProblem when the cluster cannot be reached or refuses, and, before anything is made, when topics that are
-    there have another number of partitions: the new ones would be as wrong as the setting.
+    Raises TopicProblem when the cluster cannot be reached or refuses, and, before anything is made, when topics that
+    are there have another number of partitions: the new ones would be as wrong as the setting.
     """
     wanted = specs(settings)
     async with _admin(settings) as admin:
@@ -226,10 +226,11 @@ def _differences(settings: Settings, spec: Spec, config: Mapping[str, str]) -> t
         return ()
     told = ", ".join(f"{key} is {config[key]}, not {value}" for key, value in other.items())
     change = ",".join(f"{key}={value}" for key, value in other.items())
-    return (
+    sentence = (
         f"{told}: keep it if that is meant, or run kafka-configs.sh --bootstrap-server {settings.kafka_bootstrap} "
-        f"--alter --entity-type topics --entity-name {spec.name} --add-config {change}",
+        f"--alter --entity-type topics --entity-name {spec.name} --add-config {change}"
     )
+    return (sentence,)
 
 
 def _same(one: str, other: str) -> bool:

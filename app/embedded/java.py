@@ -131,11 +131,21 @@ def find(pid: int | None, home: Path) -> psutil.Process | None:
         return None
     try:
         process = psutil.Process(pid)
-        if process.status() == psutil.STATUS_ZOMBIE or _mark(home) not in process.cmdline():
+        if child is None and (process.status() == psutil.STATUS_ZOMBIE or _mark(home) not in _arguments(process)):
             return None
     except psutil.Error:
         return None
     return process
+
+
+def _arguments(process: psutil.Process) -> list[str]:
+    """The command line. A process that was just started has none for a moment."""
+    for _ in range(10):
+        arguments = process.cmdline()
+        if arguments:
+            return arguments
+        time.sleep(0.01)
+    return []
 
 
 def end(process: psutil.Process, how: signal.Signals, timeout_s: float) -> bool:

@@ -37,11 +37,11 @@ class Metrics:
             "ignored": self.ignored,
             "rejects": self.rejects,
             "triggers": self.triggers,
-            "retractions": self.retractions,
             "decisions": self.decisions,
             "late": self.late_events,
             "duplicates": self.duplicates,
-            "runs_ended": self.runs_ended,
+            "runs": self.runs,
+            "steps": self.steps,
         }
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
@@ -59,16 +59,16 @@ class Metrics:
         self.rejects = self._counter("rejects", "Messages sent to dead-letters, by reason code.", "code")
         # counter, triggers: written to a trigger topic, by rule.
         self.triggers = self._counter("triggers", "Triggers written, by rule.", "rule")
-        # counter, retractions: of triggers that a later fact made wrong, by rule.
-        self.retractions = self._counter("retractions", "Retractions written, by rule.", "rule")
         # counter, decisions: written to the decisions topic, by rule and outcome.
         self.decisions = self._counter("decisions", "Decisions written, by rule and outcome.", "rule", "outcome")
-        # counter, events: older than merged time when they were applied.
-        self.late_events = self._counter("late_events", "Events that came after merged time had passed them.")
-        # counter, events: whose event id the user's row already knew.
-        self.duplicates = self._counter("duplicate_events", "Events seen before; they changed nothing.")
-        # counter, runs: ended before they came due, by rule: the customer did what the rule waited for.
-        self.runs_ended = self._counter("runs_ended", "Runs ended before they came due, by rule.", "rule")
+        # counter, events: older than the newest one applied to their user, by type. Applied where they belong.
+        self.late_events = self._counter("late_events", "Events that came late, by type.", "type")
+        # counter, events: whose event id the user's row already knew, by type; they changed nothing.
+        self.duplicates = self._counter("duplicate_events", "Events seen before, by type.", "type")
+        # counter, runs: of a rule for a user, by what happened to them: entered, ended, taken_back, revived.
+        self.runs = self._counter("runs", "Runs of rules, by what happened and rule.", "what", "rule")
+        # counter, steps: of runs that never became candidates, by why: passed = due before the rule may send.
+        self.steps = self._counter("steps", "Steps of runs that were passed over, by rule.", "what", "rule")
         # counter, items: counted by the processor under a name this file does not know; above 0 it is a defect.
         self.unnamed_counts = self._counter("unnamed_counts", "Counts without a metric (a defect when above 0).")
         # counter, transactions: aborted or given up; the shard was opened again from its changelog.
@@ -81,6 +81,7 @@ class Metrics:
     def _define_gauges(self) -> None:
         # gauge, shards: open in this worker: restored and applying events.
         self.shards_open = self._gauge("shards_open", "Shards open in this worker.")
+        self.shards_open.set_function(lambda: sum(len(family.samples) for family in self.recovery_seconds.collect()))
         # gauge, timers: waiting in the rows of a shard.
         self.timers_pending = self._gauge("timers_pending", "Timers waiting.", "shard")
         # gauge, rows: users that a shard holds in memory.
@@ -89,7 +90,7 @@ class Metrics:
         self.merged_time = self._gauge("merged_time_seconds", "Instant up to which all inputs are applied.", "shard")
         # gauge, records: in Kafka and not yet applied, per shard and input.
         self.consumer_lag = self._gauge("consumer_lag_records", "Records not yet applied.", "shard", "input")
-        # gauge, messages: rejected one after the other with no good one between. High: an upstream service broke.
+        # gauge, messages: rejected in a shard since the last batch with a good one. High: an upstream service broke.
         self.consecutive_rejects = self._gauge("consecutive_rejects", "Rejected messages in a row.", "shard")
         # gauge, seconds: how long an open upstream transaction has kept us from an input's newest records; 0 = none.
         self.hanging_transaction = self._gauge(
@@ -110,21 +111,26 @@ class Metrics:
             "lifecycle_batch_seconds", "Duration of a batch, commit included.", buckets=_SECONDS, registry=self.registry
         )
 
-    def count(self, counts: Counts[tuple[str, ...]]) -> None:
-        """Add a batch's counts (app.processor.Batch.counts): the first word names the metric, the others its labels.
+    def count(self, counts: Counts[tuple[str, ...]], shard: int | None = None) -> None:
+        """Add a shard's counts of a batch (app.processor.Batch.counts): the first word names the metric, the others its
+        labels.
 
         Call it when the batch's transaction is committed. A name unknown here is never an error in production: it
         shows in `lifecycle_unnamed_counts_total`.
         """
+        good = rejected = 0
         for (kind, *labels), times in counts.items():
+            good += times if kind == "events" else 0
+            rejected += times if kind == "rejects" else 0
             counter = self._counters.get(kind)
             if counter is None or len(labels) != len(counter._labelnames):
                 self.unnamed_counts.inc(times)
-            elif labels:
-                bounded = (self._bounded(f"{kind}.{place}", label) for place, label in enumerate(labels))
-                counter.labels(*bounded).inc(times)
-            else:
-                counter.inc(times)
+                continue
+            bounded = (self._bounded(f"{kind}.{place}", label) for place, label in enumerate(labels))
+            counter.labels(*bounded).inc(times)
+        if shard is not None:
+            in_a_row = self.consecutive_rejects.labels(str(shard))
+            in_a_row.set(0) if good else in_a_row.inc(rejected)
 
     def _bounded(self, place: str, label: str) -> str:
         names = self._names.setdefault(place, set())

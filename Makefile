@@ -38,14 +38,17 @@ $(READY): requirements.lock pyproject.toml
 	  echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or say where: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \
-	if ! $(BIN)/python -c 'import pip' 2>/dev/null; then \
-	  echo "Making $(VENV) with $$("$$python" --version)."; \
+	base='import pip, sys; print(sys.base_prefix)'; \
+	has=$$($(BIN)/python -c "$$base" 2>/dev/null || true); \
+	if [ -z "$$has" ] || { [ -n "$(PYTHON)" ] && [ "$$has" != "$$("$$python" -c "$$base" 2>/dev/null || echo other)" ]; }; then \
+	  echo "Making $(VENV) with $$("$$python" --version): some 300 MB, a minute or two the first time."; \
 	  rm -rf $(VENV); "$$python" -m venv $(VENV); \
+	else \
+	  echo "Bringing $(VENV) up to date with requirements.lock."; \
 	fi; \
-	echo "Installing what requirements.lock names (the first time some 300 MB, a minute or two)."; \
 	if ! $(BIN)/python -m pip install --disable-pip-version-check --no-input --require-hashes --no-deps -r requirements.lock \
 	     | { grep --line-buffered -oE 'Downloading [^ ]+ \([^)]*[0-9] MB\)' || true; }; then \
-	  echo "That did not work: pip says why above. Without a network, try again when there is one." >&2; \
+	  echo "That did not work, pip says why above. If there is no network: try again when there is one." >&2; \
 	  exit 1; \
 	fi; \
 	$(BIN)/python -m pip install --disable-pip-version-check --no-input --quiet --no-deps --no-build-isolation --editable .

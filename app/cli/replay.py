@@ -57,7 +57,7 @@ def command(source: str, households: int | None, until: str | None, topic: str |
 
 
 def _journey(journey: Journey, settings: Settings, until: int | None, dry_run: bool) -> None:
-    say = Console(stderr=True, highlight=False)
+    say = Console(stderr=True, highlight=False, soft_wrap=True)
     say.print(f"a year of {journey.households:,} households, {journey.lines:,} lines bought")
     say.print("real:      " + ", ".join(f"{count:,} {name}" for name, count in journey.counts.items()))
     say.print("simulated: " + ", ".join(f"{count:,} {name}" for name, count in journey.simulated.items()))
@@ -66,7 +66,7 @@ def _journey(journey: Journey, settings: Settings, until: int | None, dry_run: b
 
 
 def _file(path: Path, topic: str | None, settings: Settings, until: int | None, dry_run: bool) -> None:
-    say = Console(stderr=True, highlight=False)
+    say = Console(stderr=True, highlight=False, soft_wrap=True)
     if not path.is_file():
         raise click.ClickException(f"There is no file {path}. (The built-in data set is called {COMPLETE_JOURNEY}.)")
     bad = 0
@@ -75,7 +75,7 @@ def _file(path: Path, topic: str | None, settings: Settings, until: int | None, 
         nonlocal bad
         bad += 1
         if bad <= _SHOWN_BAD_LINES:
-            say.print(f"{path}, line {line.number}: not published. {line.why}", soft_wrap=True, markup=False)
+            say.print(f"{path}, line {line.number}: not published. {line.why}", markup=False)
 
     file = EventFile(path, topic=topic, assume_zone=settings.assume_zone, report=report)
     _run(before(file.events(), until), settings, until, dry_run, say)

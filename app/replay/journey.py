@@ -8,7 +8,7 @@
 
 The rest are **stand-ins** for what the data does not hold, with `"channel": "simulated"` and `sim-` before their ids:
 
-- CustomerBaseline and ProfileUpdated: the households were customers before, and live in the shop's time zone.
+- CustomerBaseline and ProfileUpdated: the households were customers before, live in the shop's zone, speak English.
 - UserLoggedIn and ProductViewed: a visit before the first purchase of each day on which a household really shopped, and
   a look at one of the things it then bought. So no trigger comes or stays away because of an invented visit.
 """
@@ -28,7 +28,7 @@ import orjson
 from app.replay.journey_data import ZONE, Basket, Redemption, Tables, load_tables
 from app.replay.outgoing import Outgoing
 from schemas.events import INPUT_TOPICS
-from schemas.instant import DAY, MINUTE, SECOND, format_instant
+from schemas.instant import DAY, HOUR, MINUTE, SECOND, format_instant
 
 SIMULATED: Final = "simulated"
 """The channel of every stand-in."""
@@ -95,7 +95,7 @@ class Journey:
 
     def _orders(self) -> Iterator[Outgoing]:
         tables = self._tables
-        described = {number: self._describe(number) for number in tables.products}
+        described = {number: self._describe(number) | {"sku": str(number)} for number in tables.products}
         for basket in tables.baskets:
             lines = [
                 {**described[line.product], "quantity": line.quantity, "unit_price": _money(line.unit_price)}
@@ -146,7 +146,7 @@ class Journey:
             )  # fmt: skip
             yield _event(
                 "profiles", "ProfileUpdated", f"sim-profile-{household}", household, BEGINS, SIMULATED,
-                time_zone=ZONE.key,
+                time_zone=ZONE.key, locale="en-US",
             )  # fmt: skip
 
     def _logins(self) -> Iterator[Outgoing]:
@@ -162,7 +162,6 @@ class Journey:
         ):
             bought = self._tables.lines[basket.first : basket.last]
             seen = self._describe(bought[_hash(basket) % len(bought)].product)
-            del seen["sku"]
             name = f"sim-view-{basket.household}-{basket.day}"
             yield _event("browse", "ProductViewed", name, basket.household, at, SIMULATED, **seen)
 
@@ -170,7 +169,6 @@ class Journey:
         product = self._tables.products[number]
         fields = {
             "product_id": str(number),
-            "sku": str(number),
             "category": product.category,
             "product_type": product.product_type,
             "title": product.title,
@@ -229,16 +227,17 @@ def _noon(day: int) -> int:
     return _midnight_of(day) + DAY // 2
 
 
-@lru_cache(maxsize=4096)
-def _local_minute(minute: int) -> str:
-    return format_instant(minute * MINUTE, ZONE)
+@lru_cache(maxsize=1024)
+def _local_hour(hour: int) -> tuple[str, str]:
+    text = format_instant(hour * HOUR, ZONE)
+    return text[:14], text[19:]
 
 
 def _local(at: int) -> str:
-    """RFC 3339 in the store's zone; events come in bunches, so the minute is remembered. Whole seconds only."""
-    minute, rest = divmod(at, MINUTE)
-    text = _local_minute(minute)
-    return f"{text[:17]}{rest // SECOND:02}{text[19:]}"
+    """RFC 3339 in the store's zone; events come in bunches, so the hour is remembered. Whole seconds only."""
+    hour, rest = divmod(at // SECOND, 3_600)
+    before, offset = _local_hour(hour)
+    return f"{before}{rest // 60:02}:{rest % 60:02}{offset}"
 
 
 @lru_cache(maxsize=16384)

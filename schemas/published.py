@@ -137,8 +137,7 @@ def _compact(rule: Schema) -> Schema:
         first = options[0]
         if "enum" in first:
             return {"enum": [*first["enum"], None]}
-        if isinstance(first.get("type"), str):
-            return {"type": [first["type"], "null"], **{key: first[key] for key in first if key != "type"}}
+        return {"type": [first["type"], "null"], **{key: first[key] for key in first if key != "type"}}
     return {key: rule[key] for key in ("type", *rule) if key in rule}
 
 

@@ -63,14 +63,14 @@ def translate(raw: dict[str, Any]) -> dict[str, Any] | Ignored | RejectedMessage
 
 def where_it_came_from(refusal: RejectedMessage, event: str) -> RejectedMessage:
     """The same refusal in the words of the track call: `properties.products[0].price`, not `lines[0].unit_price`."""
-    path, frame = [], {field.name: field for field in _FRAME}
+    path: list[str] = []
+    frame = {field.name: field for field in _FRAME}
     fields = {field.name: field for field in _EVENTS[event].fields}
     for step in refusal.field.split("."):
         name, bracket, index = step.partition("[")
         field = fields.get(name) or frame.get(name)
         if field is None:
-            path.append(step)
-            break
+            return refusal
         if not path and name in fields:
             path.append("properties")
         path.append(f"{field.sources[0]}{bracket}{index}")

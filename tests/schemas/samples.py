@@ -9,9 +9,10 @@ from typing import Any
 import orjson
 
 import schemas
-from schemas.codec import Decoded, DecodeOptions, decode
+from schemas.codec import Decoded, DecodeOptions, RejectedMessage, decode
 from schemas.events import EVENT_TYPES
 from schemas.instant import parse_instant
+from schemas.rejects import CODES
 
 SCHEMAS = Path(schemas.__file__).parent
 OPTIONS = DecodeOptions()
@@ -38,3 +39,13 @@ def read(message: object, *, topic: str | None = None, key: bytes | None = b"u-4
     return decode(
         topic, key, json.dumps(message).encode(), timestamp_ms, DecodeOptions(**options) if options else OPTIONS
     )
+
+
+def refusal(message: object, **how: Any) -> RejectedMessage:
+    """The refusal that a message must meet; its reason is a sentence, its code one of the contract's."""
+    result = read(message, **how)
+    assert isinstance(result, RejectedMessage), result
+    assert result.code in CODES
+    assert result.reason[0] in "`T" or result.reason[0].isupper()
+    assert result.reason.endswith((".", "?")), result.reason
+    return result

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec import structs
 
 from schemas import segment
 from schemas.codec import Ignored, RejectedMessage
@@ -390,3 +391,15 @@ def test_every_event_of_the_mapping_names_fields_that_its_type_has() -> None:
 def test_a_mapping_onto_a_field_that_does_not_exist_is_refused_when_it_is_loaded() -> None:
     with pytest.raises(ValueError, match="OrderPaid has no field totl"):
         segment._mapping({"type": "OrderPaid", "totl": ["total"]})
+
+
+def test_every_required_field_of_a_mapped_type_is_read_from_somewhere() -> None:
+    frame = {field.name for field in segment._FRAME}
+    for name, mapping in segment._EVENTS.items():
+        required = {f.name for f in structs.fields(EVENT_TYPES[mapping.type]) if f.required}
+        assert required <= frame | {field.name for field in mapping.fields}, name
+
+
+def test_a_refusal_of_a_field_that_is_not_mapped_stays_as_it_is() -> None:
+    refusal = RejectedMessage("bad_value", "`attributes.x` is odd.", "attributes.x")
+    assert segment.where_it_came_from(refusal, "Order Completed") == refusal

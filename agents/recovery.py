@@ -1,0 +1,158 @@
+"""A shard's past, read back before it works: its rows from the changelog, and where its inputs were committed.
+
+Runs after the shard's producer has started, so nothing can be added meanwhile: the changelog's end is final and the
+committed offsets are settled. Rows come at the speed of the client, without an object a record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from aiokafka import TopicPartition
+from aiokafka.errors import KafkaError
+
+from agents.fetching import RawConsumer
+from agents.protocol import ProcessorFailed, ShardProcessor
+from app import clock
+from app.logs import describe
+
+log = logging.getLogger(__name__)
+
+_FETCH_BYTES: Final = 4 * 1024 * 1024
+_STALLED_SECONDS: Final = 30.0
+_PROGRESS_SECONDS: Final = 5.0
+
+
+class PositionLost(Exception):
+    """Where the shard should read on is gone; going on would lose or repeat events, so a person must decide."""
+
+    safe_to_log = True
+
+    def __init__(self, sentence: str, tp: TopicPartition | None = None) -> None:
+        super().__init__(sentence)
+        self.tp = tp
+
+
+class RecoveryStalled(KafkaError):
+    """The changelog gave nothing for a while although its end was not reached."""
+
+    safe_to_log = True
+
+
+class Restored(NamedTuple):
+    records: int
+    seconds: float
+
+
+class Past:
+    """A client that reads one shard's changelog and committed offsets; use it with `async with`."""
+
+    def __init__(self, client: Mapping[str, Any], group: str) -> None:
+        self._consumer = RawConsumer(
+            **client, group_id=group, isolation_level="read_committed", max_partition_fetch_bytes=_FETCH_BYTES
+        )
+
+    async def __aenter__(self) -> Past:
+        try:
+            await self._consumer.start()
+        except BaseException:
+            await self._consumer.abandon(grace=1.0)
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.abandon(grace=1.0)
+
+    async def restore(self, changelog: TopicPartition, processor: ShardProcessor) -> Restored:
+        """Give every record of `changelog`, oldest first, to `processor.restore`. Raises KafkaError."""
+        started = told = heard = clock.monotonic()
+        begin, end = await self._bounds([changelog])
+        position, last, count = begin[changelog], end[changelog], 0
+        if position >= last:
+            return Restored(0, clock.monotonic() - started)
+        self._consumer.assign([changelog])
+        fetcher = self._consumer.fetcher
+        fetcher.open({changelog: position}, seek=0, allowed={changelog: last})
+        restore = processor.restore  # looked up once: this is the innermost loop of a recovery
+        while position < last:
+            chunks = await fetcher.take(1.0)
+            now = clock.monotonic()
+            for chunk in chunks:
+                if chunk.error is not None:
+                    raise chunk.error
+                try:
+                    for record in chunk.records:
+                        if record.key is not None:
+                            restore(record.key, record.value)
+                except Exception as exc:
+                    raise ProcessorFailed(
+                        f"restoring rows from {changelog.topic}[{changelog.partition}], offsets {chunk.start} to "
+                        f"{chunk.position - 1}: {describe(exc)}"
+                    ) from exc
+                await asyncio.sleep(0)  # a chunk is a few milliseconds' work
+                position, count, heard = chunk.position, count + len(chunk.records), now
+            if now - heard > _STALLED_SECONDS:
+                raise RecoveryStalled(f"{changelog.topic}[{changelog.partition}] stands at {position} of {last}")
+            if now - told > _PROGRESS_SECONDS:
+                told = now
+                _progress(changelog.partition, count, last - position, now - started)
+        return Restored(count, clock.monotonic() - started)
+
+    async def positions(self, inputs: Sequence[TopicPartition], rows_restored: bool) -> dict[TopicPartition, int]:
+        """Where to read each input on: its committed offset, or its beginning if the group never committed one.
+
+        Raises PositionLost when that place is gone (retention, a topic made anew, expired offsets), KafkaError else.
+        """
+        committed = await self._consumer.committed_offsets(inputs)
+        begin, end = await self._bounds(inputs)
+        if rows_restored and not committed:
+            raise PositionLost(
+                f"shard {inputs[0].partition} has rows in its changelog but its group has no committed offsets: they "
+                "have expired (broker setting offsets.retention.minutes) or were deleted. Reading on from the oldest "
+                "events would count them twice: reset the group's offsets to where the shard stood, then restart."
+            )
+        for tp, offset in committed.items():
+            if offset < begin[tp]:
+                raise PositionLost(
+                    f"{tp.topic}[{tp.partition}]: the events from offset {offset} to {begin[tp] - 1} were deleted by "
+                    "the topic's retention before they were read. To go on without them, set the group's offset to "
+                    f"{begin[tp]} and restart; to prevent it, lengthen retention.ms.",
+                    tp,
+                )
+            if offset > end[tp]:
+                await self._confirm_beyond(tp, offset)
+        return {tp: committed.get(tp, begin[tp]) for tp in inputs}
+
+    async def _confirm_beyond(self, tp: TopicPartition, offset: int, tries: int = 20) -> None:
+        """A committed offset beyond the end is final only if it stays: just after a leader moves, ends lag behind."""
+        last = -1
+        for _ in range(tries):
+            await asyncio.sleep(0.5)
+            last = (await self._consumer.end_offsets([tp]))[tp]
+            if last >= offset:
+                return
+        raise PositionLost(
+            f"{tp.topic}[{tp.partition}] ends at offset {last}, but {offset} is committed: the topic was made anew, or "
+            "its brokers lost data. If it was made anew on purpose, set the group's offset to 0 and restart.",
+            tp,
+        )
+
+    async def _bounds(
+        self, tps: Sequence[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
+        begin, end = await asyncio.gather(self._consumer.beginning_offsets(tps), self._consumer.end_offsets(tps))
+        return begin, end
+
+
+def _progress(shard: int, count: int, left: int, seconds: float) -> None:
+    log.info(
+        "Restoring shard %d: %d records read, about %d to go, %.0f records/s.",
+        shard,
+        count,
+        left,
+        count / seconds if seconds else 0.0,
+        extra={"shard": shard, "records": count, "seconds": round(seconds, 1)},
+    )

@@ -1,0 +1,204 @@
+"""The stream processor put together: settings, rules, topics, shards, pages; and the run of a worker.
+
+`lifecycle worker` calls `run_worker`; `faust -A app.main worker` finds `app` here, built when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import threading
+from functools import partial
+from typing import Any, Final, cast
+
+import click
+from faust.worker import Worker
+from mode import Service
+
+from agents.engine import Engine
+from agents.protocol import ProcessorFactory
+from agents.wiring import REQUEST_TIMEOUT_MS, Wiring
+from app import logs, rulebook, topics
+from app.core.problems import CatalogueError
+from app.http import HttpProblem, HttpServer
+from app.metrics import Metrics
+from app.processor import Plan, Processor
+from app.settings import Settings, SettingsError, load_settings
+from schemas.codec import DecodeOptions
+
+log = logging.getLogger(__name__)
+
+#: What a person can mend: told as it is, without a traceback, and the exit code is 2.
+PROBLEMS: Final = (SettingsError, CatalogueError, topics.TopicProblem, HttpProblem)
+
+_STOP_SECONDS: Final = 25.0
+"""A worker that was told to stop and has not after this is ended hard; exactly once makes that safe."""
+
+
+def build_plan(settings: Settings) -> Plan:
+    """What all shards share. Raises CatalogueError with all mistakes of the rules."""
+    start = ""
+    if settings.start is not None:
+        since = settings.start.kind == "since"
+        start = f"since:{settings.start.since}" if since else settings.start.kind.replace("_", "-")
+    return Plan(
+        inputs=settings.inputs,
+        partitions=settings.partitions,
+        partitioner=settings.partitioner,
+        clock=settings.clock,
+        lateness=settings.lateness,
+        decode=DecodeOptions(
+            clock_skew=settings.clock_skew, assume_zone=settings.assume_zone, unknown_types=settings.unknown_types
+        ),
+        catalogue=rulebook.load(settings.rules),
+        app_id=settings.app_id,
+        start=start,
+    )
+
+
+def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> Wiring:
+    """The shards' connections. `options` override Wiring's limits."""
+    session = settings.session_timeout / 1_000_000
+    outputs = {
+        spec.logical: spec.name for spec in topics.specs(settings) if spec.kind not in (topics.INPUT, topics.CHANGELOG)
+    }
+    return Wiring(
+        client={
+            "bootstrap_servers": settings.kafka_bootstrap,
+            "client_id": settings.topic_prefix + settings.app_id,
+            # The group's requests may rightly take as long as a rebalance.
+            "request_timeout_ms": max(REQUEST_TIMEOUT_MS, int(session * 1000) + 10_000),
+            **settings.kafka_security,
+        },
+        group=settings.topic_prefix + settings.app_id,
+        inputs={name: topics.physical(settings, name) for name in settings.inputs},
+        outputs=outputs,
+        changelog=topics.changelog(settings),
+        wall=settings.clock == "wall",
+        batch_max=settings.batch_max,
+        make=make,
+        session_timeout=session,
+        instance_id=settings.instance_id,
+        **options,
+    )
+
+
+class Pages(Service):
+    """The operators' pages, up as long as the worker is."""
+
+    mundane_level = "debug"
+
+    def __init__(self, settings: Settings, engine: Engine) -> None:
+        super().__init__()
+        self._settings, self._engine = settings, engine
+        self._server: HttpServer | None = None
+
+    async def on_start(self) -> None:
+        """Listen. Raises HttpProblem."""
+        host, shards = self._settings.http_host, self._engine.shards
+        self._server = HttpServer(host, self._settings.http_port, self._engine.metrics, shards.live, shards.ready)
+        port = await self._server.start()
+        log.info("Pages: http://%s:%d/ready, /live, /metrics", host, port, extra={"port": port})
+
+    async def on_stop(self) -> None:
+        """Close."""
+        if self._server is not None:
+            await self._server.stop()
+
+
+def build_app(settings: Settings, make: ProcessorFactory | None = None, **options: Any) -> Engine:
+    """The Faust app of this deployment. `make` replaces the processor, `options` Wiring's limits.
+
+    Raises CatalogueError; the rest is checked when it starts.
+    """
+    if make is None:
+        make = partial(Processor, build_plan(settings))
+    engine = Engine(
+        build_wiring(settings, make, **options),
+        Metrics(),
+        check=partial(topics.check_topics, settings),
+        logging_config=logs.config(settings.log_level, settings.log_format),
+    )
+    engine.service(cast(Any, Pages(settings, engine)))
+    return engine
+
+
+class _Worker(Worker):
+    """Faust's worker, with a bound on how long it takes to stop."""
+
+    mundane_level = "debug"
+
+    def _schedule_shutdown(self, signal: Any) -> None:
+        if not self._signal_stop_time:
+            threading.Thread(target=self._end_hard, name="deadline", daemon=True).start()
+        super()._schedule_shutdown(signal)
+
+    def _end_hard(self) -> None:
+        threading.Event().wait(_STOP_SECONDS)
+        log.error("Not stopped after %.0f s (brokers out of reach?): ending now.", _STOP_SECONDS)
+        os._exit(1)
+
+    def run(self) -> None:
+        """Until a signal stops it. Raises what crashed it."""
+        self._starting_fut = asyncio.ensure_future(self.start(), loop=self.loop)
+        try:
+            self.loop.run_until_complete(self._starting_fut)
+        except asyncio.CancelledError:
+            pass
+        finally:
+            self._starting_fut.cancel()
+            self.on_worker_shutdown()
+            self.stop_and_shutdown()
+
+
+def run_worker() -> int:
+    """The `worker` command: run until stopped. The exit code: 0 stopped, 1 crashed, 2 could not start (said why)."""
+    try:
+        settings = load_settings()
+        logs.setup(settings.log_level, settings.log_format)
+        return run_engine(settings)
+    except PROBLEMS as problem:
+        click.echo(problem, err=True)
+        return 2
+
+
+def run_engine(settings: Settings, make: ProcessorFactory | None = None, **options: Any) -> int:
+    """Run a worker in this process on uvloop. Raises one of PROBLEMS; the exit code is 0, or 1 after a crash."""
+    loop = _new_loop()
+    asyncio.set_event_loop(loop)
+    # A shard holds a great many rows; looking through all of them again and again finds no garbage.
+    gc.set_threshold(50_000, 50, 100)
+    engine = build_app(settings, make, **options)
+    worker = _Worker(engine, loop=loop, override_logging=False, redirect_stdouts=False, quiet=True)
+    worker.spinner = None
+    try:
+        worker.run()
+    except PROBLEMS:
+        raise
+    except Exception as exc:
+        log.critical("The worker crashed.", exc_info=exc)
+        return 1
+    return 0
+
+
+def _new_loop() -> asyncio.AbstractEventLoop:
+    try:
+        import uvloop
+    except ImportError:  # Windows
+        return asyncio.new_event_loop()
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    return asyncio.new_event_loop()
+
+
+def __getattr__(name: str) -> Any:
+    """`app`, for Faust's own command line."""
+    if name != "app":
+        raise AttributeError(name)
+    try:
+        engine = build_app(load_settings())
+    except PROBLEMS as problem:
+        raise SystemExit(str(problem)) from None
+    globals()["app"] = engine
+    return engine

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from app import clock
@@ -59,16 +60,19 @@ async def triggers(settings: Settings, *, from_start: bool) -> AsyncIterator[Tol
         auto_offset_reset="earliest",
         **settings.kafka_security,
     )
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, **settings.kafka_security)
     try:
         await consumer.start()
+        await admin.start()
     except KafkaError as problem:
         await consumer.stop()
+        await admin.close()
         raise FeedProblem(
             f"Kafka at {settings.kafka_bootstrap} cannot be reached ({type(problem).__name__}). "
             "Start it (`lifecycle kafka up`), or set LIFECYCLE_KAFKA_BOOTSTRAP to the cluster you mean."
         ) from problem
     try:
-        reader = _Reader(consumer, physical(settings, "triggers."))
+        reader = _Reader(consumer, admin, physical(settings, "triggers."))
         await reader.find_partitions(from_start=from_start)
         while True:
             for told in await reader.read():
@@ -76,13 +80,15 @@ async def triggers(settings: Settings, *, from_start: bool) -> AsyncIterator[Tol
             yield None
     finally:
         await consumer.stop()
+        await admin.close()
 
 
 class _Reader:
     """Reads every partition of the topics that begin with `prefix`, and keeps looking for more of them."""
 
-    def __init__(self, consumer: AIOKafkaConsumer, prefix: str) -> None:
+    def __init__(self, consumer: AIOKafkaConsumer, admin: AIOKafkaAdminClient, prefix: str) -> None:
         self._consumer = consumer
+        self._admin = admin
         self._prefix = prefix
         self._next: dict[TopicPartition, int] = {}
         """Where to read on, for each partition."""
@@ -91,8 +97,8 @@ class _Reader:
     async def find_partitions(self, *, from_start: bool) -> None:
         """Add the partitions that are not read yet, from their start or from their end."""
         self._looked = clock.monotonic()
-        names = [name for name in await self._consumer.topics() if name.startswith(self._prefix)]
-        found = {TopicPartition(name, p) for name in names for p in self._consumer.partitions_for_topic(name) or ()}
+        topics = [topic for topic in await self._admin.describe_topics() if topic["topic"].startswith(self._prefix)]
+        found = {TopicPartition(topic["topic"], p["partition"]) for topic in topics for p in topic["partitions"]}
         fresh = sorted(found - self._next.keys())
         if not fresh:
             return

@@ -169,10 +169,21 @@ class TextFormatter(logging.Formatter):
 
 
 class Harmless(logging.Filter):
-    """Drops what is frequent and means nothing: an old client and a new broker disagree as a transaction starts."""
+    """Drops what aiokafka says in the ordinary course of things and mends by itself a moment later."""
+
+    #: A new broker meets an old client; a cluster has its first consumer; a worker comes or goes.
+    SAID: Final = ("NotEnoughReplicas", "GroupCoordinatorNotAvailableError", "because it is rebalancing")
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return "NotEnoughReplicas" not in str(record.args)
+        said = _message(record)
+        return not any(words in said for words in self.SAID)
+
+
+class Bookkeeping(logging.Filter):
+    """Drops what mode's services say of themselves under our loggers' names ("[^-Engine]: Flush producer buffer")."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or not str(record.msg).startswith("[^")
 
 
 def config(level: str = "info", form: str = "auto") -> dict[str, Any]:
@@ -183,13 +194,21 @@ def config(level: str = "info", form: str = "auto") -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"harmless": {"()": "app.logs.Harmless"}},
+        "filters": {"harmless": {"()": "app.logs.Harmless"}, "bookkeeping": {"()": "app.logs.Bookkeeping"}},
         "formatters": {"line": {"()": "app.logs.TextFormatter" if as_text else "app.logs.JsonFormatter"}},
-        "handlers": {"err": {"class": "logging.StreamHandler", "stream": "ext://sys.stderr", "formatter": "line"}},
+        "handlers": {
+            "err": {
+                "class": "logging.StreamHandler",
+                "stream": "ext://sys.stderr",
+                "formatter": "line",
+                "filters": [] if level == "debug" else ["bookkeeping"],
+            }
+        },
         "root": {"level": level.upper(), "handlers": ["err"]},
         "loggers": {
             **{name: {"level": library} for name in _LIBRARIES},
             "aiokafka.producer.sender": {"filters": ["harmless"]},
+            "aiokafka.consumer.group_coordinator": {"filters": ["harmless"]},
         },
     }
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaConnectionError
+from aiokafka.errors import GroupCoordinatorNotAvailableError, KafkaConnectionError
 from aiokafka.structs import ConsumerRecord, TopicPartition
 
 from app import logs
@@ -169,6 +169,10 @@ def test_libraries_are_heard_from_warnings_on_and_harmless_ones_are_dropped(caps
     said = "Got error produce response on topic-partition %s, retrying. Error: %s"
     sender.warning(said, TopicPartition("t", 0), "NotEnoughReplicasError")
     sender.warning(said, TopicPartition("t", 0), "NotLeaderForPartitionError")
+    group = logging.getLogger("aiokafka.consumer.group_coordinator")
+    group.error("Group Coordinator Request failed: %s", GroupCoordinatorNotAvailableError())
+    group.warning("Heartbeat failed for group %s because it is rebalancing", "lifecycle-triggers")
+    logging.getLogger("agents.engine").info("[^-%s]: Flush producer buffer...", "Engine")
     logging.getLogger("agents.shard").info("shown")
     found = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
     assert found == [said.replace("%s", "[t, 0]", 1).replace("%s", "NotLeaderForPartitionError"), "shown"]

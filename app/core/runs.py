@@ -192,7 +192,10 @@ def _close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
     if run.sequence == 0:
         return run
     release.drop(row, rule, run, why, moment)
-    return replace(run, sequence=0, step=run.step + 1, timer_at=NEVER)
+    closed = replace(run, sequence=0, step=run.step + 1, timer_at=NEVER)
+    if closed.step == len(rule.steps):
+        return closed
+    return replace(closed, due_at=due_of(row, rule, closed, closed.step, run.due_at, moment))
 
 
 def _put(row: Row, rule: Rule, key: str, runs: Iterable[Run], moment: Moment) -> Row:
@@ -249,6 +252,13 @@ def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
     return _put(row, rule, key, after, moment)
 
 
+def _is_locked(row: Row, rule: Rule, key: str) -> bool:
+    """Whether the coupon (or one of the pack) is locked by what has been seen: a lock may arrive before the issue."""
+    if rule.holds is None or rule.holds[0] != "CouponLocked":
+        return False
+    return any(c.locked_at is not None and key in (c.coupon_id, c.pack_id) for c in row.coupons.values())
+
+
 # -- entries ---------------------------------------------------------------------------------------------------------
 
 
@@ -278,7 +288,7 @@ def _enter(
     if enter.when is not None and not enter.when(scope):
         return row
     name = run_key(rule.name, key)
-    draft = replace(draft, ends=_seen_ends(row, rule, draft))
+    draft = replace(draft, ends=_seen_ends(row, rule, draft), held=_is_locked(row, rule, key))
     before = _makes_room(row, rule, draft, row.runs.get(name, ()))
     if before is None:
         return row

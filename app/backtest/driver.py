@@ -28,7 +28,7 @@ import orjson
 from app.backtest.broker import Broker, Place
 from app.core.row import NEVER, Row, decode, encoded_timer
 from app.core.rules import Catalogue
-from app.processor import META_KEY, Batch, Output, Plan, Processor, Record, partition_of
+from app.processor import Batch, Output, Plan, Processor, Record, partition_of
 from app.rulebook import load
 from schemas.codec import DecodeOptions, encode_event
 from schemas.envelope import TRIGGER_RETRACTED
@@ -39,6 +39,8 @@ from schemas.triggers import Decision, Retraction, Trigger
 Message = Event | Mapping[str, Any]
 When = Literal["before", "inside", "after"]
 
+#: Changelog keys of the shard itself start with it; no user id does.
+_NOT_A_USER = b"\x00"
 _RETRACTED = ("ce_type", TRIGGER_RETRACTED.encode())
 
 
@@ -317,7 +319,7 @@ class Driver:
             (shard, key.decode(), data)
             for shard, rows in enumerate(self.broker.rows)
             for key, data in rows.items()
-            if key != META_KEY
+            if not key.startswith(_NOT_A_USER)
         ]
 
     def _worker(self, shard: int) -> _Worker:

@@ -16,8 +16,11 @@ from msgspec.structs import replace
 from app.core import ids
 from app.core.row import (
     MAX_COUPONS,
+    MAX_LINES,
+    MAX_MINOR,
     MAX_ORDERS,
     MAX_ORDERS_WITH_LINES,
+    MAX_REFUNDS,
     NEVER,
     Baseline,
     Coupon,
@@ -26,7 +29,7 @@ from app.core.row import (
     OrderLine,
     Row,
 )
-from app.core.scope import is_paid
+from app.core.scope import is_paid, taken_back
 from schemas import events as ev
 from schemas.money import minor_units
 
@@ -40,6 +43,7 @@ class Group(NamedTuple):
     units: int
     """For own use; what came back is taken off."""
     subscription: bool
+    """Some of it is delivered regularly, and has not come back."""
     quantity: int
     product_id: str
     title: str | None
@@ -64,9 +68,9 @@ class Reversal(NamedTuple):
 
     order_id: str
     purchase: bool
-    """The order as such: it counts as paid no more."""
-    product_types: frozenset[str]
-    """Types of which nothing of this order is left with the customer."""
+    """The order as such: it was cancelled or refunded, and counts no more."""
+    product_types: frozenset[str] | None
+    """Types of which nothing of this order is left with the customer; None = nothing of it at all."""
 
 
 class Facts(NamedTuple):
@@ -90,8 +94,14 @@ def apply(row: Row, event: ev.Event) -> Facts | Refused:
     """The facts after this event. Unknown types of our own contract cannot come here: the codec made the event."""
     handler = _HANDLERS.get(type(event))
     if handler is None:
-        return Facts(row, (Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE),))
+        return Facts(row, (happening_of(event),))
     return handler(row, event)
+
+
+def happening_of(event: ev.Event) -> Happening:
+    """The event itself as something that rules listen to."""
+    order_id, coupon_id = getattr(event, "order_id", None), getattr(event, "coupon_id", None)
+    return Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, order_id, coupon_id)
 
 
 # -- orders ----------------------------------------------------------------------------------------------------------
@@ -103,8 +113,9 @@ def groups_of(order: Order) -> dict[str, Group]:
     for line in order.lines:
         if line.kind == "gift" or not line.product_type:
             continue
-        subscription = line.kind == "subscription"
-        own = 0 if subscription or order.returned_whole else max(0, line.quantity - line.returned)
+        left = 0 if order.returned_whole else line.quantity - line.returned
+        subscription = line.kind == "subscription" and left > 0
+        own = 0 if line.kind == "subscription" else left
         before = groups.get(line.product_type)
         groups[line.product_type] = (
             Group(own * line.units, subscription, own, line.product_id, line.title, line.image_url)
@@ -140,27 +151,33 @@ def _forget(row: Row, kind: str, name: str) -> None:
 
 
 def _with_order(row: Row, order: Order) -> Row:
-    """The row with this order; beyond MAX_ORDERS the oldest is summarised into its sums."""
+    """The row with this order; beyond MAX_ORDERS the oldest of the others is summarised into its sums."""
     new = replace(row, orders={**row.orders, order.order_id: order})
-    with_lines = [o for o in new.orders.values() if o.lines]
-    if len(with_lines) > MAX_ORDERS_WITH_LINES:
-        plain = min(with_lines, key=_age)
-        new.orders[plain.order_id] = replace(plain, lines=(), coupons_used=(), coupons_issued=())
+    _let_lines_go(new.orders)
     if len(new.orders) > MAX_ORDERS:
-        oldest = min(new.orders.values(), key=_age)
+        oldest = min((o for o in new.orders.values() if o.order_id != order.order_id), key=_age)
         del new.orders[oldest.order_id]
-        _forget(new, "order", oldest.order_id)
+        if oldest.paid_at is not None or taken_back(oldest):  # else its payment may be to come
+            _forget(new, "order", oldest.order_id)
         if is_paid(oldest) and oldest.paid_at is not None:
             parent = oldest.parent_id or oldest.order_id
             if not any((o.parent_id or o.order_id) == parent and is_paid(o) for o in new.orders.values()):
                 new.old_orders += 1
             new.old_last_order_at = max(new.old_last_order_at or 0, oldest.paid_at)
-            spent = oldest.total_minor - oldest.refunded_minor
-            new.old_spend_minor = {
-                **row.old_spend_minor,
-                oldest.currency: row.old_spend_minor.get(oldest.currency, 0) + spent,
-            }
+            spent = new.old_spend_minor.get(oldest.currency, 0) + oldest.total_minor - oldest.refunded_minor
+            new.old_spend_minor = {**row.old_spend_minor, oldest.currency: min(spent, MAX_MINOR)}
     return new
+
+
+def _let_lines_go(orders: dict[str, Order]) -> None:
+    """Takes the lines off the oldest orders, until those that keep theirs are few enough."""
+    detailed = [order for order in orders.values() if order.lines]
+    while len(detailed) > MAX_ORDERS_WITH_LINES or (
+        len(detailed) > 1 and sum(len(order.lines) for order in detailed) > MAX_LINES
+    ):
+        oldest = min(detailed, key=_age)
+        detailed.remove(oldest)
+        orders[oldest.order_id] = replace(oldest, lines=(), coupons_used=(), coupons_issued=())
 
 
 def _age(order: Order) -> tuple[int, str]:
@@ -196,30 +213,40 @@ def _take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods
 
 def _fill(order: Order, event: ev.OrderPlaced | ev.OrderPaid) -> Order:
     """The order with what a placed or paid event says of it; the paid one is the better word."""
-    lines = _lines(event.lines)
-    for product_id, pieces, goods in order.pending_returns:
-        lines = _take_back(lines, product_id, pieces, goods)
     order = replace(
         order,
         parent_id=event.parent_order_id or order.parent_id,
         currency=event.currency,
-        total_minor=minor_units(event.total, event.currency),
-        lines=lines,
+        total_minor=_minor(event.total, event.currency),
+        lines=_lines(event.lines),
         coupons_used=event.coupons_used,
-        pending_returns=(),
         pay_url=event.pay_url or order.pay_url,
         pay_deadline=order.pay_deadline if event.pay_deadline is None else event.pay_deadline,
     )
-    return _settle(order)
+    if order.paid_at is None:  # refunds wait for what was paid
+        return order
+    lines = order.lines
+    for product_id, pieces, goods in order.pending_returns:
+        lines = _take_back(lines, product_id, pieces, goods)
+    return _settle(replace(order, lines=lines, pending_returns=()))
+
+
+def _minor(amount: Decimal, currency: str) -> int:
+    """Minor units, within what a row can hold whatever is summed."""
+    return min(minor_units(amount, currency), MAX_MINOR)
 
 
 def _settle(order: Order) -> Order:
     """Refunds of every piece, or of the whole sum, are refunds of the order."""
+    if order.paid_at is None:
+        return order
     every_piece = bool(order.lines) and all(line.refunded >= line.quantity for line in order.lines)
-    whole_sum = order.total_minor > 0 and order.refunded_minor >= order.total_minor
-    if (every_piece or whole_sum) and not order.refunded_whole:
-        return replace(order, refunded_whole=True)
-    return order
+    whole_sum = 0 < order.total_minor <= order.refunded_minor
+    if not every_piece and not whole_sum:
+        return order
+    return replace(
+        order, refunded_whole=True, returned_whole=order.returned_whole or (whole_sum and order.returned_for_sum)
+    )
 
 
 def _placed(row: Row, event: ev.OrderPlaced) -> Facts:
@@ -229,10 +256,7 @@ def _placed(row: Row, event: ev.OrderPlaced) -> Facts:
     order = replace(order, placed_at=event.occurred_at)
     if order.paid_at is None:
         order = _fill(order, event)
-    happening = Happening(
-        "OrderPlaced", event.occurred_at, event.event_id, event.TYPE, order.order_id, None, groups_of(order)
-    )
-    return Facts(_with_order(row, order), (happening,))
+    return Facts(_with_order(row, order), (happening_of(event)._replace(groups=groups_of(order)),))
 
 
 def _paid(row: Row, event: ev.OrderPaid) -> Facts:
@@ -248,7 +272,7 @@ def _paid(row: Row, event: ev.OrderPaid) -> Facts:
     if not is_paid(order):  # its cancellation or refund was here first
         return Facts(new)
     at, event_id = event.occurred_at, event.event_id
-    happenings = [Happening("OrderPaid", at, event_id, event.TYPE, order.order_id, None, groups_of(order))]
+    happenings = [happening_of(event)._replace(groups=groups_of(order))]
     for coupon_id in event.coupons_used:
         new, more = _redeem(new, coupon_id, Mark(at, event_id, "CouponRedeemed", order.order_id), event.TYPE)
         happenings += more
@@ -262,13 +286,7 @@ def _cancelled(row: Row, event: ev.OrderCancelled) -> Facts:
     order = _known_order(row, event.order_id)
     if order is None or (order.cancelled_at is not None and event.occurred_at <= order.cancelled_at):
         return Facts(row)
-    return _reverse(
-        row,
-        order,
-        replace(order, cancelled_at=event.occurred_at),
-        event,
-        (Happening("OrderCancelled", event.occurred_at, event.event_id, event.TYPE, order.order_id),),
-    )
+    return _reverse(row, order, replace(order, cancelled_at=event.occurred_at), event)
 
 
 def _refunded(row: Row, event: ev.OrderRefunded) -> Facts | Refused:
@@ -280,40 +298,51 @@ def _refunded(row: Row, event: ev.OrderRefunded) -> Facts | Refused:
             f"Order {event.order_id} was paid in {order.currency}; a refund in {event.currency} cannot be it.",
             "currency",
         )
-    after = replace(order, refunds=(*order.refunds, event.refund_id) if event.refund_id else order.refunds)
-    if event.amount is None and not event.lines:
-        after = replace(after, refunded_whole=True, returned_whole=order.returned_whole or event.goods_returned)
+    after = order
+    if event.refund_id is not None:
+        after = replace(after, refunds=(*after.refunds, event.refund_id)[-MAX_REFUNDS:])
     if event.amount is not None:
-        currency = event.currency or order.currency
-        after = replace(after, refunded_minor=order.refunded_minor + minor_units(event.amount, currency))
+        amount = _minor(event.amount, event.currency or order.currency)
+        after = replace(after, refunded_minor=min(after.refunded_minor + amount, MAX_MINOR))
+    if not event.lines and event.amount is None:
+        after = replace(after, refunded_whole=True, returned_whole=order.returned_whole or event.goods_returned)
+    elif not event.lines and event.goods_returned:
+        after = replace(after, returned_for_sum=True)
     for line in event.lines:
-        if not order.lines:
+        if order.paid_at is None:
             pending = (*after.pending_returns, (line.product_id, line.quantity, event.goods_returned))
-            after = replace(after, pending_returns=pending)
+            after = replace(after, pending_returns=pending[-MAX_REFUNDS:])
         else:
             after = replace(after, lines=_take_back(after.lines, line.product_id, line.quantity, event.goods_returned))
-    happening = Happening("OrderRefunded", event.occurred_at, event.event_id, event.TYPE, order.order_id)
-    return _reverse(row, order, _settle(after), event, (happening,))
+    return _reverse(row, order, _settle(after), event)
 
 
-def _left(order: Order) -> dict[str, int]:
-    """Units for own use that are with the customer, by product type."""
-    if order.paid_at is None or (order.cancelled_at is not None and order.cancelled_at >= order.paid_at):
+def _has_goods(order: Order) -> bool:
+    """Whether goods of this order are with the customer, as far as orders tell."""
+    cancelled = order.cancelled_at is not None and order.paid_at is not None and order.cancelled_at >= order.paid_at
+    return order.paid_at is not None and not cancelled and not order.returned_whole
+
+
+def _left(order: Order) -> dict[str, Group]:
+    """What is with the customer, by product type."""
+    if not _has_goods(order):
         return {}
-    return {name: group.units for name, group in groups_of(order).items()}
+    return {name: group for name, group in groups_of(order).items() if group.units > 0 or group.subscription}
 
 
-def _reverse(row: Row, before: Order, after: Order, event: ev.Event, happenings: tuple[Happening, ...]) -> Facts:
+def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
     """What it means that an order turned from `before` to `after`."""
     new = _with_order(row, after)
     was, left = _left(before), _left(after)
-    gone = frozenset(name for name, units in was.items() if units > 0 and left.get(name, 0) == 0)
-    unpaid = is_paid(before) and not is_paid(after)
-    if unpaid:
-        new = _reverse_coupons(new, after, Mark(event.occurred_at, event.event_id, event.TYPE, after.order_id))
-    reversals = (Reversal(after.order_id, unpaid, gone),) if unpaid or gone else ()
-    retimed = after.order_id if any(0 < left.get(name, 0) < units for name, units in was.items()) else None
-    return Facts(new, happenings, reversals, retimed)
+    nothing_left = _has_goods(before) and not _has_goods(after)
+    gone = None if nothing_left else frozenset(name for name in was if name not in left)
+    purchase = taken_back(after) and not taken_back(before)
+    if purchase:
+        mark = Mark(event.occurred_at, event.event_id, "CouponRevoked", after.order_id)
+        new = _reverse_coupons(new, after, mark)
+    reversals = (Reversal(after.order_id, purchase, gone),) if purchase or gone is None or gone else ()
+    fewer = any(name in left and 0 < left[name].units < group.units for name, group in was.items())
+    return Facts(new, (happening_of(event),), reversals, after.order_id if fewer else None)
 
 
 def _reverse_coupons(row: Row, order: Order, mark: Mark) -> Row:
@@ -321,7 +350,7 @@ def _reverse_coupons(row: Row, order: Order, mark: Mark) -> Row:
     coupons = dict(row.coupons)
     for coupon in row.coupons.values():
         if coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id:
-            coupons[coupon.coupon_id] = replace(coupon, redeemed=None)
+            coupons[coupon.coupon_id] = replace(coupon, redeemed=None, locked_at=None)
         elif coupon.order_id == order.order_id and coupon.revoked is None:
             coupons[coupon.coupon_id] = replace(coupon, revoked=mark)
     return replace(row, coupons=coupons)
@@ -329,15 +358,10 @@ def _reverse_coupons(row: Row, order: Order, mark: Mark) -> Row:
 
 def _received(row: Row, event: ev.OrderReceived) -> Facts:
     order = _known_order(row, event.order_id)
-    if order is None or order.received_at is not None:
+    if order is None or (order.received_at is not None and order.received_at <= event.occurred_at):
         return Facts(row)
     new = _with_order(row, replace(order, received_at=event.occurred_at))
-    return Facts(
-        new,
-        (Happening("OrderReceived", event.occurred_at, event.event_id, event.TYPE, order.order_id),),
-        (),
-        order.order_id,
-    )
+    return Facts(new, (happening_of(event),), (), order.order_id)
 
 
 def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
@@ -345,10 +369,7 @@ def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
     if order is None:
         return Facts(row)
     order = replace(order, deposit_from=event.balance_due_from, deposit_until=event.balance_due_until)
-    return Facts(
-        _with_order(row, order),
-        (Happening("DepositPaid", event.occurred_at, event.event_id, event.TYPE, order.order_id),),
-    )
+    return Facts(_with_order(row, order), (happening_of(event),))
 
 
 def _case(row: Row, event: ev.AfterSaleOpened | ev.AfterSaleClosed) -> Facts:
@@ -359,7 +380,7 @@ def _case(row: Row, event: ev.AfterSaleOpened | ev.AfterSaleClosed) -> Facts:
     others = tuple(c for c in order.cases if c != case)
     cases = (*others, case) if isinstance(event, ev.AfterSaleOpened) else others
     new = _with_order(row, replace(order, cases=cases))
-    return Facts(new, (Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, order.order_id),))
+    return Facts(new, (happening_of(event),))
 
 
 # -- coupons ---------------------------------------------------------------------------------------------------------
@@ -397,7 +418,7 @@ def _issue(
         kind=terms.kind,
         value=_plain(terms.value),
         currency=terms.currency,
-        value_minor=minor_units(terms.value or Decimal(0), terms.currency or "") if money else 0,
+        value_minor=_minor(terms.value or Decimal(0), terms.currency or "") if money else 0,
         min_spend=_plain(terms.min_spend),
         batch=terms.batch,
         pack_id=terms.pack_id,
@@ -417,7 +438,7 @@ def _redeem(row: Row, coupon_id: str, mark: Mark, source: str) -> tuple[Row, lis
     if coupon is None or coupon.redeemed is not None:
         return row, []
     order = row.orders.get(mark.order_id or "")
-    if order is not None and order.paid_at is not None and not is_paid(order):
+    if order is not None and taken_back(order):
         return row, []  # the order it was used in has been taken back already
     if coupon.returned_at is not None and coupon.returned_at >= mark.at:
         return row, []
@@ -453,8 +474,7 @@ def _coupon_changed(row: Row, event: ev.CouponRevoked | ev.CouponLocked | ev.Cou
         redeemed = coupon.redeemed if coupon.redeemed is not None and coupon.redeemed.at > at else None
         locked = coupon.locked_at if coupon.locked_at is not None and coupon.locked_at > at else None
         coupon = replace(coupon, redeemed=redeemed, locked_at=locked, returned_at=max(at, coupon.returned_at or at))
-    happening = Happening(event.TYPE, at, event.event_id, event.TYPE, event.order_id, coupon.coupon_id)
-    return Facts(_with_coupon(row, coupon), (happening,))
+    return Facts(_with_coupon(row, coupon), (happening_of(event),))
 
 
 # -- profile and visits ----------------------------------------------------------------------------------------------
@@ -463,28 +483,29 @@ def _coupon_changed(row: Row, event: ev.CouponRevoked | ev.CouponLocked | ev.Cou
 def _registered(row: Row, event: ev.UserRegistered) -> Facts:
     if row.registered_at is not None and row.registered_at <= event.occurred_at:
         return Facts(row)
-    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
-    return Facts(replace(row, registered_at=event.occurred_at), (happening,))
+    return Facts(replace(row, registered_at=event.occurred_at), (happening_of(event),))
 
 
 def _logged_in(row: Row, event: ev.UserLoggedIn) -> Facts:
-    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
-    return Facts(replace(row, last_login_at=max(event.occurred_at, row.last_login_at or 0)), (happening,))
+    return Facts(replace(row, last_login_at=max(event.occurred_at, row.last_login_at or 0)), (happening_of(event),))
 
 
 def _baseline(row: Row, event: ev.CustomerBaseline) -> Facts:
-    spend = minor_units(event.spend, event.currency) if event.spend is not None and event.currency is not None else 0
+    spend = _minor(event.spend, event.currency) if event.spend is not None and event.currency is not None else 0
     baseline = Baseline(
         event.registered_at, event.orders, event.first_order_at, event.last_order_at, spend, event.currency
     )
     registered = min(event.registered_at, row.registered_at or event.registered_at)
-    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
-    return Facts(replace(row, baseline=baseline, registered_at=registered), (happening,))
+    return Facts(replace(row, baseline=baseline, registered_at=registered), (happening_of(event),))
 
 
 def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
-    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
-    return Facts(replace(row, zone=event.time_zone or row.zone, locale=event.locale or row.locale), (happening,))
+    at = event.occurred_at
+    if event.time_zone is not None and at >= row.zone_at:
+        row = replace(row, zone=event.time_zone, zone_at=at)
+    if event.locale is not None and at >= row.locale_at:
+        row = replace(row, locale=event.locale, locale_at=at)
+    return Facts(row, (happening_of(event),))
 
 
 _HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {

@@ -20,6 +20,12 @@ MAX_ORDERS = 32
 MAX_COUPONS = 256
 #: The latest orders that keep their lines; a refund of lines of an older one changes its money only.
 MAX_ORDERS_WITH_LINES = 16
+#: Lines of all orders together; a single order may have more.
+MAX_LINES = 1000
+#: Refunds of one order that are remembered by their ids; lines of refunds that wait for their order.
+MAX_REFUNDS = 64
+#: The largest sum of money, in minor units: it stays a 64-bit number whatever is added to it.
+MAX_MINOR = 1 << 61
 #: Ended runs kept per (rule, key), so that a refund can give back what the order had ended.
 MAX_ENDED_RUNS = 4
 #: An event id is remembered for 7 days and at least the last 512; never more than 8,192 of them.
@@ -116,10 +122,12 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     refunded_minor: int = 0
     refunded_whole: bool = False
     returned_whole: bool = False
+    returned_for_sum: bool = False
+    """A refund of a sum, naming no lines, said that goods came back: all of them, once the whole sum is back."""
     refunds: tuple[str, ...] = ()
     """Refund ids seen: the second line of defence behind the event ledger."""
     pending_returns: tuple[tuple[str, int, bool], ...] = ()
-    """(product_id, pieces, goods came back) of refunds that arrived before the order's lines."""
+    """(product_id, pieces, goods came back) of refunds that arrived before the order was paid."""
     lines: tuple[OrderLine, ...] = ()
     coupons_used: tuple[str, ...] = ()
     coupons_issued: tuple[str, ...] = ()
@@ -172,7 +180,10 @@ class Row(msgspec.Struct, array_like=True):
     user_id: str
     ledger: bytes = b""
     zone: str | None = None
+    zone_at: int = 0
+    """When the profile said so: an older word does not replace a newer one."""
     locale: str | None = None
+    locale_at: int = 0
     registered_at: int | None = None
     baseline: Baseline | None = None
     last_login_at: int | None = None

@@ -387,7 +387,8 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
     order_id = reversal.order_id
 
     def concerned(kind: str, key: str) -> bool:
-        return key in reversal.product_types if kind == "product_type" else reversal.purchase
+        types = reversal.product_types
+        return (types is None or key in types) if kind == "product_type" else reversal.purchase
 
     for name in sorted(row.runs):
         runs = row.runs[name]

@@ -67,9 +67,9 @@ def is_paid(order: Order) -> bool:
     )
 
 
-def open_until(order: Order) -> bool:
-    """Whether the order is placed and neither paid nor cancelled."""
-    return order.placed_at is not None and order.paid_at is None and order.cancelled_at is None
+def taken_back(order: Order) -> bool:
+    """Whether the order was cancelled or refunded and so does not count, paid or not."""
+    return (order.cancelled_at is not None or order.refunded_whole) and not is_paid(order)
 
 
 def paid_orders(row: Row) -> int:
@@ -100,7 +100,7 @@ def runs_out_at(scope: Scope) -> int:
         return NEVER
     received = order_of(scope).received_at
     start = scope.run.entered_at if received is None else max(received, scope.run.entered_at)
-    return start + interval * int(scope.run.data.get("units", 0))
+    return min(start + interval * int(scope.run.data.get("units", 0)), NEVER)
 
 
 def _coupon(kind: Kind, about: str, read: Callable[[Coupon], Any]) -> Variable:

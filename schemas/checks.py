@@ -59,9 +59,8 @@ def _check_order(event: events.OrderPlaced) -> RejectedMessage | None:
         return expected("currency")
     if type(event) is events.OrderPaid:
         for index, coupon in enumerate(event.coupons_issued):
-            refusal = _check_coupon(coupon, f"coupons_issued[{index}].")
-            if refusal is not None:
-                return refusal
+            if _check_coupon(coupon) is not None:
+                return _check_coupon(coupon, f"coupons_issued[{index}].")
     return None
 
 
@@ -78,7 +77,10 @@ def _check_coupon(coupon: events.IssuedCoupon | events.CouponIssued, prefix: str
         return _without_currency(f"{prefix}value", prefix)
     if coupon.min_spend is not None and currency is None:
         return _without_currency(f"{prefix}min_spend", prefix)
-    return _out_of_order(coupon.valid_from, coupon.expires_at, f"{prefix}expires_at", f"{prefix}valid_from")
+    starts, ends = coupon.valid_from, coupon.expires_at
+    if starts is None or ends is None or starts <= ends:
+        return None
+    return _out_of_order(starts, ends, f"{prefix}expires_at", f"{prefix}valid_from")
 
 
 def _check_deposit(event: events.DepositPaid) -> RejectedMessage | None:

@@ -28,7 +28,7 @@ from schemas.envelope import (
 from schemas.events import EVENT_TYPES, INPUT_TOPICS, ClockAdvanced, Event
 from schemas.explain import explain
 from schemas.instant import MINUTE, Instant, parse_instant
-from schemas.money import parse_amount
+from schemas.money import parse_amount, parse_amount_text
 from schemas.rejects import Ignored, RejectedMessage, dead_letter_headers
 
 __all__ = [
@@ -141,7 +141,7 @@ def _hook(wanted: type, raw: Any) -> Any:
     """Reads what JSON has no type for. Called by the decoder for each such field."""
     if wanted is Instant:
         return parse_instant(raw)
-    return parse_amount(raw)
+    return parse_amount_text(raw) if type(raw) is str else parse_amount(raw)
 
 
 @lru_cache(maxsize=16)

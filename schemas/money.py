@@ -50,11 +50,12 @@ def parse_amount(raw: object) -> Decimal:
     """
     if type(raw) is not str:
         raise BadAmount('Money is a decimal string such as "258.00", not a JSON number or anything else.')
-    return _decimal(raw)
+    return parse_amount_text(raw)
 
 
 @lru_cache(maxsize=8192)
-def _decimal(text: str) -> Decimal:
+def parse_amount_text(text: str) -> Decimal:
+    """The same for what is known to be text; cached, because prices come again and again."""
     if _is_amount(text) is None:
         raise BadAmount(
             f'{text[:40]!r} is not an amount. Send a decimal string such as "258.00", without sign or commas.'

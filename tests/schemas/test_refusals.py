@@ -227,7 +227,7 @@ def test_local_times_are_read_in_the_zone_that_the_shop_assumes() -> None:
 def test_an_event_may_be_ahead_of_its_record_by_the_skew_and_not_a_tick_more(name: str) -> None:
     timestamp_ms = parse_instant("2026-03-01T08:00:00+08:00") // 1000
     at_most = parse_instant("2026-03-01T08:02:00+08:00") // 1000
-    skew = {"timestamp_ms": timestamp_ms, "clock_skew": 2 * MINUTE}
+    skew: dict[str, Any] = {"timestamp_ms": timestamp_ms, "clock_skew": 2 * MINUTE}
     assert isinstance(read(changed(name, occurred_at=at_most), **skew), OrderPaid | ClockAdvanced)
     result = refusal(changed(name, occurred_at=at_most + 1), **skew)
     assert (result.code, result.field) == ("bad_time", "occurred_at")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 from rich.console import Console
 
@@ -16,6 +18,7 @@ from app.replay.publish import PublishProblem
 from app.topics import TopicProblem
 
 _INTERRUPTED = 130
+_PLAIN_WIDTH = 120
 
 
 @click.command()
@@ -28,7 +31,7 @@ def command(context: click.Context, households: int, keep: bool) -> None:
     Uses free ports and a temporary directory, whatever LIFECYCLE_ settings there are, and leaves nothing running.
     The exit code is 0 when all three rules have fired.
     """
-    screen = Screen(Console(highlight=False))
+    screen = Screen(Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
     try:
         fine = run(households, keep, screen, TerminalProgress(screen.console))
     except KeyboardInterrupt:

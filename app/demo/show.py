@@ -6,11 +6,10 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC
-from typing import Final
+from typing import Any, Final
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.markup import escape
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -109,7 +108,7 @@ def data(journey: Journey) -> str:
 
 def trigger_line(told: Told) -> Text:
     """A trigger or a retraction in one line."""
-    at = str(told.body.get("decided_at"))[:16].replace("T", " ")
+    at = _short(told.body.get("decided_at"))
     step = "retracted" if told.retracted else f"step {told.body.get('step')}"
     return Text.assemble(
         (f"{at}  ", "dim"),
@@ -129,18 +128,32 @@ def results(tally: Tally, chosen: Sequence[Told]) -> RenderableType:
         counts = tally.rule(rule)
         table.add_row(rule, *(f"{n:,}" for n in (counts.entered, counts.ended, counts.fired, counts.held)))
     waited = sum(tally.rule(rule).deferred for rule in RULES)
-    notes = [
-        "entered: runs begun. ended by the customer: before anything was due. fired: triggers, one a step.",
-        f"held back: due, but dropped or gone stale at a gate. {waited:,} times a trigger waited for the morning.",
-    ]
-    return Group(table, *(Text(note, style="dim") for note in notes), Text(), *(_sample(told) for told in chosen))
+    notes = (
+        "entered: runs begun. ended by the customer: bought or redeemed before the last step was due.",
+        "fired: triggers, one a step. held back: due, but dropped or stale at a gate. The rest wait at the year's end.",
+        f"{waited:,} times a trigger waited for the morning.",
+    )
+    return Group(table, *(Text(note, style="dim") for note in notes), *map(_sample, chosen))
 
 
 def _sample(told: Told) -> RenderableType:
     body = told.body
-    head = f"[cyan]{escape(told.rule)}[/] step {body.get('step')} for [bold]{escape(told.user_id)}[/]"
-    send = f"by {body.get('channel')}, not before {body.get('not_before')}, not after {body.get('expires_at')}"
-    return Text.from_markup(f"{head}  {escape(send)}\n  {escape(told.reason)}\n  [dim]id {escape(told.id)}[/]")
+    first, last = (_short(body.get(name)) for name in ("not_before", "expires_at"))
+    return Text.assemble(
+        (f"\n{told.rule}", "cyan"), f" step {body.get('step')} for ", (told.user_id, "bold"),
+        (f"  by {body.get('channel')}, between {first} and {last} (their time)", "dim"),
+        f"\n  {told.reason}", (f"\n  because of {_evidence(body)}; trigger {told.id}", "dim"),
+    )  # fmt: skip
+
+
+def _evidence(body: dict[str, Any]) -> str:
+    events = [f"{event.get('type')} {event.get('event_id')}" for event in body.get("evidence") or ()]
+    return ", ".join(events) or "nothing"
+
+
+def _short(at: object) -> str:
+    """2017-05-15T09:09:19.715717-04:00 -> 2017-05-15 09:09"""
+    return str(at)[:16].replace("T", " ")
 
 
 def _panel(state: State) -> RenderableType:

@@ -36,6 +36,7 @@ _STEADY_SECONDS: Final = 30.0
 """A shard that worked for so long retries quickly again after its next error."""
 _GRACE_SECONDS: Final = 2.0
 _GRANT_STEP: Final = 500
+_NO_HEADERS: Final[list[tuple[str, bytes]]] = []
 _HANDLED: Final = frozenset({"events", "ignored", "rejects", "triggers", "retractions", "decisions"})
 
 _openings = itertools.count(1)
@@ -117,7 +118,6 @@ class Shard:
         if task is not None:
             task.cancel()
             await asyncio.wait([task])
-        self._metrics.forget(self.number)
 
     @property
     def alive(self) -> bool:
@@ -287,7 +287,7 @@ class Shard:
         assert self._producer is not None
         started = clock.monotonic()
         wiring = self._wiring
-        lines: dict[str, list[Line]] = {wiring.changelog: [(key, value, []) for key, value in batch.rows]}
+        lines: dict[str, list[Line]] = {wiring.changelog: [(key, value, _NO_HEADERS) for key, value in batch.rows]}
         for output in batch.outputs:
             lines.setdefault(wiring.outputs[output.topic], []).append((output.key, output.value, list(output.headers)))
         offsets = {self._tps[name]: offset for name, offset in batch.offsets.items()}
@@ -306,9 +306,20 @@ class Shard:
         finally:
             self._between.set()
         self._committed.update(batch.offsets)
+        self._count(batch, clock.monotonic() - started)
+
+    def _count(self, batch: BatchLike, seconds: float) -> None:
+        kinds = Counter[str]()
+        for (kind, *_), times in batch.counts.items():
+            kinds[kind] += times
         self._metrics.count(Counter(batch.counts))
-        self._metrics.batch_events.observe(sum(n for kind, n in batch.counts.items() if kind[0] in _HANDLED))
-        self._metrics.batch_seconds.observe(clock.monotonic() - started)
+        self._metrics.batch_events.observe(sum(kinds[kind] for kind in _HANDLED))
+        self._metrics.batch_seconds.observe(seconds)
+        rejects = self._metrics.consecutive_rejects.labels(str(self.number))
+        if kinds["events"]:
+            rejects.set(0)
+        else:
+            rejects.inc(kinds["rejects"])
 
     # --------------------------------------------------------------------------------------------- when it goes wrong
 
@@ -359,6 +370,7 @@ class Shard:
 
     async def _drop(self) -> None:
         """Forget everything; stop reading; cut the producer off."""
+        self._metrics.forget(self.number)
         self._inbox.clear()
         self._seek, self._processor, self._look, self._looked_at = 0, None, None, 0.0
         producer, self._producer = self._producer, None

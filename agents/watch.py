@@ -52,8 +52,14 @@ class Watch:
                 while True:
                     await self._round(consumer)
                     await asyncio.sleep(self._wiring.look_idle)
-            except (KafkaError, OSError, TimeoutError) as exc:
-                log.warning("The ends of the inputs cannot be asked now; trying again: %s", describe(exc))
+            except Exception as exc:
+                # Without looks nothing that is due fires; that is safe, and no reason to end the worker.
+                expected = isinstance(exc, (KafkaError, OSError, TimeoutError))
+                log.warning(
+                    "The ends of the inputs cannot be asked now; trying again: %s",
+                    describe(exc),
+                    exc_info=None if expected else exc,
+                )
             finally:
                 await consumer.abandon(grace=1.0)
             await asyncio.sleep(1.0)

@@ -1,0 +1,259 @@
+"""The engine on a real Kafka, with the simple job: what it promises when workers die, join, leave, freeze and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaProducer
+
+from app.settings import Settings
+from app.topics import changelog, physical
+from tests.kafka.harness import Expected, Worker, rows, trigger_ids, until
+from tests.kafka.simple_job import TOPIC, SimpleJob, event
+
+pytestmark = pytest.mark.kafka
+
+Start = Callable[..., Worker]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    """`start(settings, "a")`: a worker, ended with the test."""
+    workers: list[Worker] = []
+
+    def begin(settings: Settings, name: str = "worker", **more: Any) -> Worker:
+        worker = Worker(settings, tmp_path, name, **more)
+        workers.append(worker)
+        return worker.start()
+
+    yield begin
+    for worker in workers:
+        worker.close()
+
+
+def orders(first: int, count: int, users: int) -> list[tuple[bytes, bytes]]:
+    return [event(number * 7 % users, number) for number in range(first, first + count)]
+
+
+async def finished(expected: Expected, settings: Settings, consume_all: Any, within: float = 40) -> None:
+    """Wait until every row is as expected; then the triggers must be, too, each exactly once."""
+    found: dict[bytes, list[int]] = {}
+
+    async def same() -> bool:
+        found.clear()
+        found.update(rows(await consume_all(settings, "changelog")))
+        return found == expected.rows()
+
+    await until(same, within, lambda: _difference(expected.rows(), found))
+    assert trigger_ids(await consume_all(settings, TOPIC)) == expected.triggers()
+
+
+def _difference(wanted: dict[bytes, list[int]], found: dict[bytes, list[int]]) -> str:
+    wrong = {user: (row, found.get(user)) for user, row in wanted.items() if found.get(user) != row}
+    return f"{len(wrong)} of {len(wanted)} rows differ, e.g. (wanted, found) {list(wrong.items())[:3]}"
+
+
+async def test_killed_again_and_again_in_the_middle_nothing_is_lost_and_nothing_is_there_twice(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(
+        inputs="orders,logins", partitions=2, batch_max=300, session_timeout="6s", clock="wall"
+    )
+    expected = Expected()
+    await produce(settings, "orders", expected.add(orders(0, 20_000, 997)))
+    await produce(settings, "logins", expected.add(orders(20_000, 10_000, 997)))
+    chance = random.Random(5)
+    worker = start(settings, instance_id="only-one")
+    for _ in range(3):
+        await worker.ready()
+        await asyncio.sleep(chance.uniform(0.02, 0.4))
+        worker.kill()
+        worker.start()
+    await finished(expected, settings, consume_all)
+    # It goes on from the restored rows.
+    await produce(settings, "orders", expected.add(orders(30_000, 2_000, 997)))
+    await finished(expected, settings, consume_all)
+    assert worker.metric("lifecycle_recovery_records") > 0
+    assert worker.metric("lifecycle_transaction_aborts_total") == 0
+
+
+async def test_workers_join_and_leave_while_events_flow(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders,logins", partitions=4, batch_max=200, session_timeout="6s")
+    expected = Expected()
+
+    async def keep_sending() -> None:
+        for part in range(30):
+            await produce(settings, ("orders", "logins")[part % 2], expected.add(orders(part * 1000, 1000, 499)))
+            await asyncio.sleep(0.2)
+
+    first = start(settings, "first")
+    await first.ready()
+    sending = asyncio.create_task(keep_sending())
+    second = start(settings, "second")
+    await until(lambda: shards(second) == 2 and shards(first) == 2, 30, lambda: first.log() + second.log())
+    third = start(settings, "third")
+    await until(lambda: shards(first) + shards(second) + shards(third) == 4 and shards(third) > 0, 30, third.log)
+    assert first.stop()[0] == 0
+    await until(lambda: shards(second) + shards(third) == 4, 30, second.log)
+    await sending
+    await finished(expected, settings, consume_all)
+    assert "Restoring" not in second.log()
+    assert third.metric("lifecycle_events_total") > 0
+
+
+def shards(worker: Worker) -> int:
+    return int(worker.metric("lifecycle_shards_open"))
+
+
+async def test_a_frozen_worker_that_comes_back_to_life_gets_nothing_through(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=2, batch_max=100, session_timeout="6s")
+    expected = Expected()
+    frozen, other = start(settings, "frozen"), start(settings, "other")
+    await until(lambda: shards(frozen) == 1 and shards(other) == 1, 30, frozen.log)
+    sending = asyncio.create_task(produce(settings, "orders", expected.add(orders(0, 30_000, 499))))
+    await until(lambda: frozen.metric("lifecycle_events_total") > 500, 20, frozen.log)
+    frozen.freeze()
+    await sending
+    await until(lambda: shards(other) == 2, 30, other.log)
+    await produce(settings, "orders", expected.add(orders(30_000, 10_000, 499)))
+    await asyncio.sleep(1)
+    frozen.thaw()
+    await finished(expected, settings, consume_all)
+    await until(lambda: shards(frozen) + shards(other) == 2 and frozen.get("ready")[0] == 200, 30, frozen.log)
+
+
+@pytest.mark.parametrize("clock", ["wall", "events"])
+async def test_compressed_messages_of_every_kind_are_read(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start, clock: str
+) -> None:
+    settings = await make_settings(inputs="orders,logins", partitions=1, clock=clock)
+    expected = Expected()
+    for number, codec in enumerate(("gzip", "snappy", "lz4", "zstd")):
+        await produce(
+            settings, "orders", expected.add(orders(number * 500, 500, 40)), compression_type=codec, linger_ms=50
+        )
+    worker = start(settings)
+    await finished(expected, settings, consume_all)
+    assert worker.metric("lifecycle_events_total") == 2000
+
+
+async def test_dead_letters_keep_their_bytes_however_large_they_are_together(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1)
+    chance = random.Random(7)
+    bad = [(b"k%d" % n, chance.randbytes(chance.choice((0, 1, 300, 400_000)))) for n in range(12)]
+    bad += [(None, b"\xff\x00"), (b"\x80", b"{"), (b"empty", None)]
+    expected = Expected()
+    for record in bad:
+        await produce(settings, "orders", [record])
+        await produce(settings, "orders", expected.add([event(1, len(expected.events))]))
+    start(settings)
+    await finished(expected, settings, consume_all)
+    assert [(r.key, r.value) for r in await consume_all(settings, "dead-letters")] == bad
+
+
+async def test_sigterm_ends_a_working_worker_in_seconds_and_the_next_one_goes_on(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=2, batch_max=200)
+    expected = Expected()
+    await produce(settings, "orders", expected.add(orders(0, 40_000, 499)))
+    worker = start(settings)
+    await until(lambda: worker.metric("lifecycle_events_total") > 1000, 30, worker.log)
+    code, seconds = worker.stop()
+    assert code == 0
+    assert seconds < 5
+    assert "Traceback" not in worker.log()
+    worker.start()
+    await finished(expected, settings, consume_all)
+
+
+async def test_a_defect_of_the_rules_stops_its_shard_alone_and_names_the_events(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=2)
+    expected = Expected()
+    poison = event(0, 0)[1].replace(b'"e-0"', f'"{SimpleJob.POISON}"'.encode())
+    await produce(settings, "orders", [(b"u-0", poison, 0)])
+    fine = [(*record, 1) for record in expected.add(orders(1, 500, 20))]
+    await produce(settings, "orders", fine)
+    worker = start(settings)
+    await finished(expected, settings, consume_all)
+    await until(lambda: "stopped" in worker.get("ready")[1], 10, worker.log)
+    status, reason = worker.get("ready")
+    assert status == 503
+    assert f"{physical(settings, 'orders')}[0] offsets 0 to 0" in reason
+    assert worker.get("live")[0] == 200
+    assert worker.metric("lifecycle_shards_open") == 1
+    assert worker.metric("lifecycle_consumer_lag_records", shard=1) == 0
+    assert [r for r in await consume_all(settings, "changelog", "read_uncommitted") if r.partition == 0] == []
+
+
+async def test_an_upstream_transaction_that_hangs_raises_the_alarm(
+    make_settings: Any, produce: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1)
+    topic = physical(settings, "orders")
+    upstream = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, transactional_id=topic)
+    await upstream.start()
+    await upstream.begin_transaction()
+    await upstream.send_and_wait(topic, key=b"u-1", value=event(1, 1)[1])
+    await produce(settings, "orders", [event(2, 2)])
+    worker = start(settings, options={"wiring": {"hanging_after": 1.0}})
+    await until(lambda: worker.metric("lifecycle_hanging_transaction_seconds", input="orders") > 1, 20, worker.log)
+    assert f"An upstream transaction on {topic}[0]" in worker.log()
+    assert worker.metric("lifecycle_events_total") == 0
+    await upstream.commit_transaction()
+    await upstream.stop()
+    await until(lambda: worker.metric("lifecycle_events_total") == 2, 10, worker.log)
+    await until(lambda: worker.metric("lifecycle_hanging_transaction_seconds", input="orders") == 0, 10, worker.log)
+
+
+async def test_a_topic_that_is_missing_ends_the_worker_with_a_sentence(make_settings: Any, start: Start) -> None:
+    settings = await make_settings(inputs="orders", create=False)
+    worker = start(settings)
+    assert await asyncio.to_thread(worker.process.wait, 20) == 2
+    assert changelog(settings) in worker.log()
+    assert "lifecycle topics create" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
+async def test_a_broker_out_of_reach_ends_the_worker_with_a_sentence(make_settings: Any, start: Start) -> None:
+    settings = await make_settings(inputs="orders", create=False)
+    worker = start(settings, kafka_bootstrap="127.0.0.1:1")
+    assert await asyncio.to_thread(worker.process.wait, 20) == 2
+    assert "No Kafka answers at 127.0.0.1:1" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
+async def test_wrong_settings_are_all_told_at_once(make_settings: Any, tmp_path: Path) -> None:
+    settings = await make_settings(create=False)
+    worker = Worker(settings, tmp_path, command=Worker.REAL, partitions="many", clock="sun").start()
+    assert await asyncio.to_thread(worker.process.wait, 20) == 2
+    assert "LIFECYCLE_PARTITIONS is 'many'" in worker.log()
+    assert "LIFECYCLE_CLOCK is 'sun'" in worker.log()
+    assert "Traceback" not in worker.log()
+
+
+def test_faust_finds_the_app_and_serves_none_of_its_own_pages(tmp_path: Path) -> None:
+    assert os.access(tmp_path, os.W_OK)
+    from app.main import build_app
+    from app.settings import load_settings
+
+    app = build_app(load_settings({"LIFECYCLE_DATA_DIR": str(tmp_path)}))
+    assert sorted(agent.fun.__name__ for agent in app.agents.values()) == sorted(
+        ["orders", "logins", "browse", "coupons", "profiles", "feedback"]
+    )
+    assert list(app.boot_strategy.web_server()) == []
+    assert list(app.boot_strategy.kafka_producer()) == []

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from app.core import facts, ids, runs
 from app.core.facts import Refused
 from app.core.moment import Moment
-from app.core.row import Row, remember, remembers
+from app.core.row import MANY_RUN_KEYS, Row, remember, remembers
 from schemas.events import Event
 
 
@@ -34,7 +34,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
         row = runs.retime(row, after.retimed, frozenset(h.kind for h in after.happenings), moment)
     for happening in after.happenings:
         row = runs.on_happening(row, happening, moment)
-    return row
+    return runs.swept(row, moment) if len(row.runs) > MANY_RUN_KEYS else row
 
 
 def tick(row: Row, due_at: int, moment: Moment) -> Row:

@@ -5,7 +5,7 @@ Each candidate has exactly one final decision record; a trigger and its `fired` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from msgspec.structs import replace
 
@@ -25,6 +25,14 @@ if TYPE_CHECKING:
 
 #: A candidate has exactly one final record. A deferral comes before it, a retraction after a fired one.
 NOT_FINAL = frozenset({"deferred", "retracted"})
+
+
+class Outcome(NamedTuple):
+    """What became of a candidate that no gate objected to."""
+
+    outcome: Literal["fired", "retracted"]
+    reason: str
+    gate: str | None = None
 
 
 def _trigger_id(row: Row, run: Run, step: int) -> str:
@@ -69,36 +77,43 @@ def drop(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> None:
     _record(candidate, Verdict("dropped", "eligibility", f"While it waited, the run was {why}."), moment)
 
 
-def _record(candidate: Candidate, verdict: Verdict, moment: Moment) -> None:
-    _decide(candidate, verdict.outcome, verdict.gate, verdict.reason, moment)
+def abandon(row: Row, run: Run, moment: Moment) -> None:
+    """The final record of a deferred candidate whose rule, or step, is there no more."""
+    policy = moment.catalogue.policy
+    why = "While it waited, it was taken out of the catalogue."
+    scope = Scope(row, run, policy, moment.now)
+    _decide(scope, words.zone_of(row, policy.zone), {}, Verdict("dropped", "eligibility", why), moment)
 
 
-def _decide(candidate: Candidate, outcome: str, gate: str | None, reason: str, moment: Moment) -> None:
-    rule, scope, zone = candidate
+def _record(candidate: Candidate, verdict: Verdict | Outcome, moment: Moment) -> None:
+    _decide(candidate.scope, candidate.zone, _facts(candidate), verdict, moment)
+
+
+def _decide(scope: Scope, zone: ZoneInfo, facts: dict[str, object], verdict: Verdict | Outcome, moment: Moment) -> None:
     run, step = scope.run, scope.run.step + 1
     trigger = _trigger_id(scope.row, run, step)
     moment.trace.append(
         Decision(
             decision_id=ids.decision_id(trigger, run.sequence),
             sequence=run.sequence,
-            final=outcome not in NOT_FINAL,
-            rule=rule.name,
+            final=verdict.outcome not in NOT_FINAL,
+            rule=run.rule,
             rule_version=run.version,
             user_id=scope.row.user_id,
             entry=_entry(scope.row, run),
             run_id=_run_id(scope.row, run),
             step=step,
-            outcome=outcome,
-            gate=gate,
-            reason=reason,
-            facts=_facts(candidate),
+            outcome=verdict.outcome,
+            gate=verdict.gate,
+            reason=verdict.reason,
+            facts=facts,
             evidence=_evidence(run, zone),
             due_at=format_instant(run.due_at, zone),
             decided_at=format_instant(scope.now, zone),
             trigger_id=trigger,
         )
     )
-    moment.tally("decisions", rule.name, outcome)
+    moment.tally("decisions", run.rule, verdict.outcome)
 
 
 def _facts(candidate: Candidate) -> dict[str, object]:
@@ -125,8 +140,8 @@ def _fire(candidate: Candidate, moment: Moment) -> Run:
     row, run, policy, now = scope
     send, step = rule.send, run.step + 1
     expires_at = now + send.expires_after
-    if send.action == "contact":
-        expires_at = max(now, quiet_hours.clip(expires_at, zone, policy.quiet))
+    if quiet_hours.applies(rule, policy):
+        expires_at = quiet_hours.clip(expires_at, zone, policy.quiet)
     if run.kind in ("coupon", "pack"):
         expires_at = max(now, min(expires_at, coupon_of(scope).expires_at))
     reason = words.fill(rule.reason, scope, zone)
@@ -162,7 +177,7 @@ def _fire(candidate: Candidate, moment: Moment) -> Run:
     )
     moment.trace.append(trigger)
     moment.tally("triggers", rule.name)
-    _decide(candidate, "fired", None, reason, moment)
+    _record(candidate, Outcome("fired", reason), moment)
     alive = tuple(fired for fired in run.fired if fired.expires_at > now)
     return replace(
         run, sequence=0, fired=(*alive, Fired(trigger.trigger_id, run.step, run.due_at, expires_at, run.sequence, now))
@@ -197,4 +212,4 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
         moment.trace.append(retraction)
         done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1)
         candidate = Candidate(rule, Scope(row, done, moment.catalogue.policy, moment.now), zone)
-        _decide(candidate, "retracted", None, why, moment)
+        _record(candidate, Outcome("retracted", why), moment)

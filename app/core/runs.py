@@ -16,7 +16,7 @@ from app.core.facts import Group, Happening, Reversal, groups_of
 from app.core.moment import Moment
 from app.core.row import MAX_ENDED_RUNS, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import Scope, is_paid
+from app.core.scope import NO_ORDER, Scope, is_paid, usable
 
 #: A run that more purchases than this have ended is not kept for their reversal.
 MAX_ENDS = 2
@@ -108,27 +108,30 @@ def _order_of_marks(mark: Mark) -> tuple[int, str]:
     return (mark.at, mark.event_id)
 
 
-def _coupon_marks(coupon: Coupon | None) -> Iterable[Mark]:
-    if coupon is None:
-        return ()
-    return [mark for mark in (coupon.redeemed, coupon.revoked) if mark is not None]
-
-
-def _seen_ends(row: Row, rule: Rule, run: Run) -> tuple[Mark, ...]:
+def _seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...]:
     """The ends of this run that have been seen already, whatever arrived first."""
-    kinds = {end.on for end in rule.ends}
+    ends = [end for end in rule.ends if _applies(row, end, run, moment)]
+    kinds = {end.on for end in ends}
     if rule.key in ("coupon", "pack"):
-        coupons = [c for c in row.coupons.values() if run.key in (c.coupon_id, c.pack_id)]
-        marks = [m for c in coupons for m in _coupon_marks(c) if m.kind in kinds or c.coupon_id == run.key]
-        return tuple(marks[: MAX_ENDS + 1])
-    if rule.key == "order":
-        order = row.orders.get(run.key)
-        if order is None:
-            return ()
+        found = [
+            m for c in _coupons(row, run.key) for m in (c.redeemed, c.revoked) if m is not None and m.kind in kinds
+        ]
+    elif rule.key == "order":
+        order = row.orders.get(run.key, NO_ORDER)
         instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
-        return tuple(Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds)
-    found = [mark for end in rule.ends for mark in _ends_after(row, end, run) if _is_after(mark, run)]
+        found = [Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds]
+    else:
+        found = [mark for end in ends for mark in _ends_after(row, end, run) if _is_after(mark, run)]
     return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1])
+
+
+def _applies(row: Row, end: End, run: Run, moment: Moment) -> bool:
+    return end.when is None or end.when(Scope(row, run, moment.catalogue.policy, moment.now))
+
+
+def _coupons(row: Row, key: str) -> list[Coupon]:
+    """The coupon with this id, or those of the pack with this id."""
+    return [coupon for coupon in row.coupons.values() if key in (coupon.coupon_id, coupon.pack_id)]
 
 
 def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
@@ -168,10 +171,7 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
     mark = _mark_of(happening)
     after: list[Run] = []
     for run in runs:
-        if not (rule.key in _OF_A_THING or _is_after(mark, run)):
-            after.append(run)
-            continue
-        if end.when is not None and not end.when(Scope(row, run, moment.catalogue.policy, moment.now)):
+        if not (rule.key in _OF_A_THING or _is_after(mark, run)) or not _applies(row, end, run, moment):
             after.append(run)
             continue
         if not run.ends:
@@ -240,23 +240,22 @@ def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
     waits = happening.kind == rule.holds[0]
     after = []
     for run in runs:
-        if not waits:  # usable again: an end by redemption is taken back as well
-            ends = tuple(m for m in run.ends if not (m.kind == "CouponRedeemed" and m.at <= happening.at))
-            if run.ends and not ends:
-                after.append(_revive(row, rule, replace(run, ends=ends, held=False), moment))
-                continue
-        if run.held and not waits:  # what came due while it waited is due now
-            due = max(run.due_at, happening.at) if run.timer_at == NEVER else run.due_at
+        if run.ends and not waits:  # usable again: an end by redemption may have been taken back as well
+            ends = _seen_ends(row, rule, run, moment)
+            run = replace(run, ends=ends) if ends else _revive(row, rule, replace(run, ends=()), moment)
+        held = _waits(row, run, waits)
+        if run.held and not held and run.timer_at == NEVER and run.step < len(rule.steps):
+            due = max(run.due_at, happening.at, moment.floor)  # what came due while it waited is due now
             run = replace(run, due_at=due, timer_at=due)
-        after.append(replace(run, held=waits))
+        after.append(replace(run, held=held))
     return _put(row, rule, key, after, moment)
 
 
-def _is_locked(row: Row, rule: Rule, key: str) -> bool:
-    """Whether the coupon (or one of the pack) is locked by what has been seen: a lock may arrive before the issue."""
-    if rule.holds is None or rule.holds[0] != "CouponLocked":
-        return False
-    return any(c.locked_at is not None and key in (c.coupon_id, c.pack_id) for c in row.coupons.values())
+def _waits(row: Row, run: Run, otherwise: bool = False) -> bool:
+    """Whether the thing cannot be used now: the coupon, or one of the pack, is locked, by whatever has been seen."""
+    if run.kind not in ("coupon", "pack"):
+        return otherwise
+    return any(coupon.locked_at is not None and usable(coupon) for coupon in _coupons(row, run.key))
 
 
 # -- entries ---------------------------------------------------------------------------------------------------------
@@ -288,7 +287,8 @@ def _enter(
     if enter.when is not None and not enter.when(scope):
         return row
     name = run_key(rule.name, key)
-    draft = replace(draft, ends=_seen_ends(row, rule, draft), held=_is_locked(row, rule, key))
+    held = rule.holds is not None and _waits(row, draft)
+    draft = replace(draft, ends=_seen_ends(row, rule, draft, moment), held=held)
     before = _makes_room(row, rule, draft, row.runs.get(name, ()))
     if before is None:
         return row
@@ -360,17 +360,21 @@ def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Ro
         rule = moment.catalogue.rules.get(runs[0].rule)
         if rule is None or not (rule.retime_on & kinds):
             continue
-        after = []
-        for run in runs:
-            if run.order_id == order_id and run.step < len(rule.steps) and run.sequence == 0:
-                run = replace(run, data=_data_now(row, run))
-                due = (
-                    due_of(row, rule, run, run.step, run.entered_at, moment) if rule.steps[run.step].at else run.due_at
-                )
-                run = replace(run, due_at=due, timer_at=max(due, moment.floor) if not run.ends else due)
-            after.append(run)
-        row = replace(row, runs={**row.runs, name: tuple(after)})
+        after = [_retimed(row, rule, run, moment) if run.order_id == order_id else run for run in runs]
+        row = _put(row, rule, name.partition("\x1f")[2], after, moment)
     return row
+
+
+def _retimed(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    if run.step >= len(rule.steps) or run.sequence:
+        return run
+    run = replace(run, data=_data_now(row, run))
+    if rule.steps[run.step].at is None:
+        return run
+    due = due_of(row, rule, run, run.step, run.entered_at, moment)
+    if due < moment.sends_from.get(rule.name, 0):
+        return schedule(row, rule, run, run.entered_at, moment)
+    return replace(run, due_at=due, timer_at=max(due, moment.floor))
 
 
 def _data_now(row: Row, run: Run) -> dict[str, Any]:
@@ -405,7 +409,8 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                     moment.tally("runs", "taken_back", rule.name)
                 release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
             elif any(m.order_id == order_id for m in run.ends):
-                run = replace(run, ends=tuple(m for m in run.ends if m.order_id != order_id))
+                ends = tuple(m for m in run.ends if m.order_id != order_id)
+                run = replace(run, ends=ends, held=rule.holds is not None and _waits(row, run, run.held))
                 after.append(run if run.ends else _revive(row, rule, run, moment))
             else:
                 after.append(run)
@@ -432,6 +437,7 @@ def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
 
 def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires what is due at this instant, in the order (rule, key, step)."""
+    row = _without_rules_gone(row, moment)
     waiting = [
         (run.rule, run.key, run.step, name, run)
         for name, runs in row.runs.items()
@@ -441,31 +447,49 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     waiting.sort(key=lambda item: item[:3])
     for _, _, _, name, run in waiting:
         row = fire(row, name, run, moment)
-    return _swept(row, moment)
+    return swept(row, moment)
 
 
-def _swept(row: Row, moment: Moment) -> Row:
+def _without_rules_gone(row: Row, moment: Moment) -> Row:
+    """Runs of a rule that is there no more, or of a step that it has no more, exit."""
+    rules = moment.catalogue.rules
+    gone = sorted(
+        name
+        for name, runs in row.runs.items()
+        if runs[0].rule not in rules
+        or any(run.timer_at < NEVER and run.step >= len(rules[run.rule].steps) for run in runs)
+    )
+    if not gone:
+        return row
+    for run in (run for name in gone for run in row.runs[name] if run.sequence):
+        release.abandon(row, run, moment)
+    return replace(row, runs={name: runs for name, runs in row.runs.items() if name not in gone})
+
+
+def swept(row: Row, moment: Moment) -> Row:
     """The row without runs that nothing will come of any more (a trigger out until now could have been retracted)."""
     kept: dict[str, tuple[Run, ...]] = {}
     for name, runs in row.runs.items():
         rule = moment.catalogue.rules.get(runs[0].rule)
-        left = tuple(run for run in runs if rule is not None and worth_keeping(rule, run, moment))
+        left = tuple(r for r in runs if rule is None or (worth_keeping(rule, r, moment) and not _thing_gone(row, r)))
         if left:
             kept[name] = left
     return row if sum(map(len, kept.values())) == sum(map(len, row.runs.values())) else replace(row, runs=kept)
 
 
+def _thing_gone(row: Row, run: Run) -> bool:
+    """Whether the run waits for word of a coupon that was summarised: none will come."""
+    return run.kind in ("coupon", "pack") and bool(run.ends or run.held) and not _coupons(row, run.key)
+
+
 def fire(row: Row, name: str, run: Run, moment: Moment) -> Row:
     """One due step: let through the gates, or deferred, or dropped; then the next step is timed."""
-    rule = moment.catalogue.rules.get(run.rule)
-    runs = row.runs[name]
-    if rule is None:  # the rule was deleted: its runs exit
-        return replace(row, runs={k: v for k, v in row.runs.items() if k != name})
+    rule = moment.catalogue.rules[run.rule]
     if run.held:  # waits for its event; the timer comes back with it
         after = replace(run, timer_at=NEVER)
     else:
         scope = Scope(row, run, moment.catalogue.policy, moment.now)
-        if any(at(scope) <= run.due_at for at in rule.end_at):
+        if not run.sequence and any(at(scope) <= run.due_at for at in rule.end_at):
             moment.tally("runs", "ended", rule.name)
             after = replace(run, step=len(rule.steps), timer_at=NEVER)
         else:
@@ -473,4 +497,4 @@ def fire(row: Row, name: str, run: Run, moment: Moment) -> Row:
             if after.sequence == 0:
                 done = replace(after, step=run.step + 1)
                 after = schedule(row, rule, done, run.due_at, moment)
-    return _put(row, rule, run.key, [after if r is run else r for r in runs], moment)
+    return _put(row, rule, run.key, [after if r is run else r for r in row.runs[name]], moment)

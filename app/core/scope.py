@@ -34,8 +34,8 @@ class Variable(NamedTuple):
     read: Callable[[Scope], Any]
 
 
-_NO_COUPON = Coupon("")
-_NO_ORDER = Order("")
+NO_COUPON = Coupon("")
+NO_ORDER = Order("")
 
 
 def usable(coupon: Coupon) -> bool:
@@ -47,15 +47,15 @@ def coupon_of(scope: Scope) -> Coupon:
     """The coupon a run is about: its own, or of a pack the usable one that expires first."""
     coupons = scope.row.coupons
     if scope.run.kind == "coupon":
-        return coupons.get(scope.run.key, _NO_COUPON)
+        return coupons.get(scope.run.key, NO_COUPON)
     pack = [c for c in coupons.values() if (c.pack_id or c.coupon_id) == scope.run.key]
     open_ones = [c for c in pack if usable(c)] or pack
-    return min(open_ones, key=lambda c: (c.expires_at, c.coupon_id), default=_NO_COUPON)
+    return min(open_ones, key=lambda c: (c.expires_at, c.coupon_id), default=NO_COUPON)
 
 
 def order_of(scope: Scope) -> Order:
     """The order a run was entered by."""
-    return scope.row.orders.get(scope.run.order_id or "", _NO_ORDER)
+    return scope.row.orders.get(scope.run.order_id or "", NO_ORDER)
 
 
 def is_paid(order: Order) -> bool:

@@ -11,7 +11,8 @@ from zoneinfo import ZoneInfo
 
 from app.core import ids, words
 from app.core.guardrails.verdict import Candidate, Verdict
-from app.core.policy import QuietHours
+from app.core.policy import Policy, QuietHours
+from app.core.rules import Rule
 from schemas.instant import DAY, MINUTE
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,8 +22,7 @@ _MICROSECOND = timedelta(microseconds=1)
 def ask(candidate: Candidate) -> Verdict | None:
     """Defers a contact to the end of the window, spread a little by user so that 09:00 is no storm."""
     policy, scope = candidate.scope.policy, candidate.scope
-    channels = candidate.rule.send.channels
-    if channels and policy.quiet_exempt.issuperset(channels):
+    if not applies(candidate.rule, policy):
         return None
     end = window_end(scope.now, candidate.zone, policy.quiet)
     if end is None:
@@ -31,13 +31,21 @@ def ask(candidate: Candidate) -> Verdict | None:
     return Verdict("deferred", "quiet_hours", f"It is night where the user is ({candidate.zone.key}).", until)
 
 
-def _instant(day: datetime, minute: int, zone: ZoneInfo) -> int:
-    """The instant of a local minute of a local day; of one that a clock change skips, the moment of the change."""
+def applies(rule: Rule, policy: Policy) -> bool:
+    """Whether the rule has quiet hours: a grant says nothing, and some channels wait until the user looks."""
+    return rule.send.action == "contact" and not policy.quiet_exempt.issuperset(rule.send.channels)
+
+
+def _instant(day: datetime, minute: int, zone: ZoneInfo, last: bool = False) -> int:
+    """The instant of a local minute of a local day; of one that a clock change repeats, the first (or last) time; of
+    one that it skips, the moment of the change."""
     hour, minute = divmod(minute, 60)
     wall = day.replace(hour=hour, minute=minute, second=0, microsecond=0, tzinfo=zone, fold=0)
     instant = wall.astimezone(UTC)
     if instant.astimezone(zone).replace(tzinfo=None) != wall.replace(tzinfo=None):
         instant = _change(instant, zone)
+    elif last:
+        instant = wall.replace(fold=1).astimezone(UTC)
     return (instant - _EPOCH) // _MICROSECOND
 
 
@@ -66,7 +74,7 @@ def window_end(at: int, zone: ZoneInfo, quiet: QuietHours) -> int | None:
     for days in (-1, 0):
         day = today + timedelta(days=days)
         last = day if quiet.end_minute > quiet.start_minute else day + timedelta(days=1)
-        end = _instant(last, quiet.end_minute, zone)
+        end = _instant(last, quiet.end_minute, zone, last=True)
         if _instant(day, quiet.start_minute, zone) <= at < end:
             return end
     return None

@@ -25,7 +25,7 @@ from app.core.rules import Catalogue
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
 from schemas.events import ClockAdvanced, Event
-from schemas.instant import format_instant
+from schemas.instant import LATEST, format_instant
 from schemas.triggers import Decision, Retraction, Trigger
 
 #: The changelog record of the shard itself. No user id holds a control character, so none can be this.
@@ -36,6 +36,8 @@ QUARANTINE_PREFIX = b"\x00quarantine\x00"
 BUFFER = 20_000
 #: Decoded rows kept beside their encoded form; the rest is decoded when touched.
 HOT_ROWS = 100_000
+#: Entries of the timer heap that may be out of date (cancelled or moved) before it is built anew.
+STALE_TIMERS = 100_000
 BEGINNING = 0
 """Merged time before anything was seen."""
 
@@ -170,7 +172,9 @@ class Processor:
             self._meta = msgspec.msgpack.decode(value, type=_Meta) if value else _Meta()
         elif key.startswith(QUARANTINE_PREFIX):
             name, _, offset = key[len(QUARANTINE_PREFIX) :].decode().partition("\x00")
-            self._quarantined[name, int(offset)] = (value or b"").decode()
+            self._quarantined.pop((name, int(offset)), None)
+            if value is not None:
+                self._quarantined[name, int(offset)] = value.decode()
         elif value is None:
             self._cold.pop(key.decode(), None)
         else:
@@ -182,11 +186,14 @@ class Processor:
             due = encoded_timer(value)
             if due < NEVER:
                 self._timers[user] = due
-        self._heap = [(due, user) for user, due in self._timers.items()]
-        heapq.heapify(self._heap)
+        self._build_heap()
         for name, at in self._meta.clocks.items():
             if name in self._inputs:
                 self._inputs[name].clock = at
+
+    def _build_heap(self) -> None:
+        self._heap = [(due, user) for user, due in self._timers.items()]
+        heapq.heapify(self._heap)
 
     # -- feeding
 
@@ -397,7 +404,9 @@ class Processor:
 
     def _rejected_at(self, record: Record) -> int:
         """Under CLOCK=events the record's own timestamp: the same whenever it is read."""
-        return self._now if self.plan.clock == "wall" else record.timestamp_ms * 1000
+        if self.plan.clock == "wall":
+            return self._now
+        return min(max(record.timestamp_ms, 0) * 1000, LATEST)  # a client may have sent any number
 
     # -- time
 
@@ -509,6 +518,8 @@ class Processor:
         self._meta_dirty = False
         while len(self._hot) > HOT_ROWS:
             del self._hot[next(iter(self._hot))]
+        if len(self._heap) > len(self._timers) + STALE_TIMERS:
+            self._build_heap()
         return batch
 
 

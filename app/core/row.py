@@ -236,18 +236,24 @@ def encode(row: Row, version: int = ROW_VERSION) -> bytes:
 
 
 def encoded_timer(data: bytes) -> int:
-    """The next timer of an encoded row."""
+    """The next timer of an encoded row. Raises NewerRow."""
+    if data[0] > ROW_VERSION:
+        raise _newer(data[0])
     return int.from_bytes(data[1:9], "big")
 
 
 def decode(data: bytes) -> Row:
     """The row of `encode`. Raises NewerRow with a sentence for the operator."""
     if data[0] > ROW_VERSION:
-        raise NewerRow(
-            f"The state holds a row of version {data[0]}; this worker reads up to {ROW_VERSION}. "
-            "A newer worker has finalised its format: run that version (or newer) here too."
-        )
+        raise _newer(data[0])
     return _decoder.decode(memoryview(data)[9:])
+
+
+def _newer(version: int) -> NewerRow:
+    return NewerRow(
+        f"The state holds a row of version {version}; this worker reads up to {ROW_VERSION}. "
+        "A newer worker has finalised its format: run that version (or newer) here too."
+    )
 
 
 def remembers(ledger: bytes, hashed: bytes) -> bool:

@@ -61,6 +61,8 @@ class Happening(NamedTuple):
     order_id: str | None = None
     coupon_id: str | None = None
     groups: Mapping[str, Group] = {}
+    counts: bool = True
+    """False: a purchase that was paid back before it was heard of, with goods that stayed with the customer."""
 
 
 class Reversal(NamedTuple):
@@ -269,8 +271,9 @@ def _paid(row: Row, event: ev.OrderPaid) -> Facts:
     order = replace(order, paid_at=event.occurred_at, paid_event_id=event.event_id, coupons_issued=issued)
     order = _fill(order, event)
     new = _with_order(row, order)
-    if not is_paid(order):  # its cancellation or refund was here first
-        return Facts(new)
+    if not is_paid(order):  # its cancellation or refund was here first; goods that stayed run out all the same
+        left = left_of(order)
+        return Facts(new, (happening_of(event)._replace(groups=left, counts=False),) if left else ())
     at, event_id = event.occurred_at, event.event_id
     happenings = [happening_of(event)._replace(groups=groups_of(order))]
     for coupon_id in event.coupons_used:
@@ -323,7 +326,7 @@ def _has_goods(order: Order) -> bool:
     return order.paid_at is not None and not cancelled and not order.returned_whole
 
 
-def _left(order: Order) -> dict[str, Group]:
+def left_of(order: Order) -> dict[str, Group]:
     """What is with the customer, by product type."""
     if not _has_goods(order):
         return {}
@@ -333,7 +336,7 @@ def _left(order: Order) -> dict[str, Group]:
 def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
     """What it means that an order turned from `before` to `after`."""
     new = _with_order(row, after)
-    was, left = _left(before), _left(after)
+    was, left = left_of(before), left_of(after)
     nothing_left = _has_goods(before) and not _has_goods(after)
     gone = None if nothing_left else frozenset(name for name in was if name not in left)
     purchase = taken_back(after) and not taken_back(before)

@@ -12,7 +12,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from app.core import release
-from app.core.facts import Group, Happening, Reversal, groups_of
+from app.core.facts import Group, Happening, Reversal, groups_of, left_of
 from app.core.moment import Moment
 from app.core.row import MAX_ENDED_RUNS, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
@@ -32,12 +32,12 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     if ended:
         row = _marked(row, ended, happening)
         for rule, end in ended:
-            for key in _end_keys(row, rule, end, happening):
+            for key in _end_keys(row, rule, end, happening) if happening.counts or end.same_line else ():
                 row = _end(row, rule, end, key, happening, moment)
     for rule in catalogue.held_by.get(happening.kind, ()):
         row = _hold(row, rule, happening, moment)
     for rule, enter in catalogue.entered_by.get(happening.kind, ()):
-        for key, data in _entry_keys(row, rule, enter, happening):
+        for key, data in _entry_keys(row, rule, enter, happening) if happening.counts or enter.each_line else ():
             row = _enter(row, rule, enter, key, data, happening, moment)
     return row
 
@@ -144,8 +144,7 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
         for order in row.orders.values()
         if order.paid_at is not None
         and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
-        and is_paid(order)
-        and (not end.same_line or _has_line(groups_of(order), run.key))
+        and (_has_line(left_of(order), run.key) if end.same_line else is_paid(order))
     ]
 
 

@@ -67,9 +67,9 @@ async def triggers(settings: Settings, *, from_start: bool) -> AsyncIterator[Tol
     except KafkaError as problem:
         await consumer.stop()
         await admin.close()
+        fix = "start it, or correct" if settings.bootstrap_given else "start one with `lifecycle kafka up`, or set"
         raise FeedProblem(
-            f"Kafka at {settings.kafka_bootstrap} cannot be reached ({type(problem).__name__}). "
-            "Start it (`lifecycle kafka up`), or set LIFECYCLE_KAFKA_BOOTSTRAP to the cluster you mean."
+            f"No Kafka answers at {settings.kafka_bootstrap}: {fix} LIFECYCLE_KAFKA_BOOTSTRAP (host:port)."
         ) from problem
     try:
         reader = _Reader(consumer, admin, physical(settings, "triggers."))

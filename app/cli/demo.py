@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import click
@@ -31,6 +32,7 @@ def command(context: click.Context, households: int, keep: bool) -> None:
     Uses free ports and a temporary directory, whatever LIFECYCLE_ settings there are, and leaves nothing running.
     The exit code is 0 when all three rules have fired.
     """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     screen = Screen(Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH))
     try:
         fine = run(households, keep, screen, TerminalProgress(screen.console))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable
 from datetime import UTC
@@ -39,6 +40,7 @@ def command(source: str, households: int | None, until: str | None, topic: str |
     complete-journey is a year of real purchases, campaigns and coupon redemptions of 2,469 households; what stands in
     for the logins and the browsing that it does not hold is marked as simulated.
     """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     try:
         settings = load_settings()
         end = parse_instant(until, settings.assume_zone) if until else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import click
 from rich.console import Console
@@ -18,6 +19,7 @@ from app.settings import Settings, SettingsError, load_settings
 @click.option("--from-start", is_flag=True, help="Begin with the oldest that Kafka still keeps.")
 def command(rule: str | None, user: str | None, from_start: bool) -> None:
     """Print triggers as they come: when, rule, user, step, channel, reason. Ctrl-C ends it."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     try:
         asyncio.run(_watch(load_settings(), rule, user, from_start))
     except (SettingsError, FeedProblem) as problem:

@@ -5,20 +5,23 @@ Nothing here opens a file; the caller brings the texts.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 from app.core import expressions, words
 from app.core.expressions import ExpressionError
-from app.core.policy import Policy
+from app.core.policy import CHANNELS, Policy
 from app.core.problems import CatalogueError, Problem, located, suggestion
 from app.core.rules import Catalogue, End, Enter, Rule, Send, Step, index
 from app.core.scope import VARIABLES
 from schemas.events import EVENT_TYPES
+from schemas.instant import BadInstant, parse_instant
 
 FAMILIES = ("replenishment", "coupon", "winback", "cart", "browse", "welcome", "order", "loyalty", "milestone")
-CHANNELS = ("push", "sms", "email", "wechat_service", "in_app", "page", "chat_card")
 KEYS = ("user", "order", "coupon", "pack", "product_type")
+_WITH_LINES = ("OrderPlaced", "OrderPaid")
+_RETIMES = ("OrderReceived", "OrderRefunded")
 _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
     "facts", "reentry", "mode", "start",
@@ -36,7 +39,7 @@ def read(texts: Mapping[str, str], policy: Policy) -> Catalogue:
     problems: list[Problem] = []
     rules: dict[str, Rule] = {}
     for name in sorted(texts):
-        reader = _Reader(name, texts[name], problems)
+        reader = _Reader(name, texts[name], policy, problems)
         rule = reader.rule()
         if rule is None:
             continue
@@ -51,8 +54,9 @@ def read(texts: Mapping[str, str], policy: Policy) -> Catalogue:
 class _Reader:
     """One file. Methods note problems and go on, so that a person sees all of them in one run."""
 
-    def __init__(self, file: str, text: str, problems: list[Problem]) -> None:
+    def __init__(self, file: str, text: str, policy: Policy, problems: list[Problem]) -> None:
         self.file = file
+        self.policy = policy
         self.problems = problems
         self.data, self.lines = located(text, file, problems)
         self.key = "user"
@@ -89,7 +93,20 @@ class _Reader:
         return None if text is None else self.compiled(lambda: expressions.timing(str(text), self.key, wanted), path)
 
     def span(self, value: Any, path: tuple[str | int, ...], default: int) -> int:
-        return default if value is None else self.compiled(lambda: expressions.duration(str(value)), path) or default
+        if value is None:
+            return default
+        span = self.compiled(lambda: expressions.duration(str(value)), path)
+        if span == 0:
+            self.fail(path, f"'{value}' is no time at all: write a duration above zero.")
+        return span or default
+
+    def listed(self, data: Mapping[str, Any], name: str, path: tuple[str | int, ...]) -> list[Any]:
+        """A setting that is a list of names."""
+        value = data.get(name) or []
+        if isinstance(value, list):
+            return value
+        self.fail(path, f"'{name}' is a list, such as [{value}].")
+        return []
 
     def items(self, name: str) -> list[tuple[tuple[str | int, ...], dict[str, Any]]]:
         """A setting that is a mapping or a list of mappings."""
@@ -113,12 +130,11 @@ class _Reader:
             if name not in self.data:
                 self.fail((), f"'{name}' is missing. Every rule has one.")
         entries = self.items("enter")
-        key = self.choice(entries[0][1].get("key", "user"), KEYS, ("enter",), "key") if entries else "user"
-        self.key = key
+        key = self.key = self.key_of(entries)
         ends, end_at = self.ends()
         rule = Rule(
-            name=str(self.data.get("rule", "")),
-            version=self.data.get("version", 1),
+            name=self.name(),
+            version=self.version(),
             family=self.choice(self.data.get("family"), FAMILIES, ("family",), "family"),
             about=str(self.data.get("about", "")),
             key=key,  # type: ignore[arg-type]  # checked by choice
@@ -127,21 +143,28 @@ class _Reader:
             end_at=end_at,
             steps=tuple(self.step(position, path, entry) for position, (path, entry) in enumerate(self.items("steps"))),
             holds=self.holds(),
-            retime_on=frozenset(self.event(kind, ("retime_on",)) for kind in self.data.get("retime_on", [])),
+            retime_on=frozenset(
+                self.choice(kind, _RETIMES, ("retime_on",), "event that changes when a step is due")
+                for kind in self.listed(self.data, "retime_on", ("retime_on",))
+            ),
             check=self.condition(self.data.get("check"), ("check",)),
             check_text=str(self.data.get("check", "")),
             send=self.send(),
             reason=str(self.data.get("reason", "")),
-            facts=tuple(self.data.get("facts", [])),
+            facts=tuple(map(str, self.listed(self.data, "facts", ("facts",)))),
             reentry=self.reentry(),  # type: ignore[arg-type]  # checked by choice
             cooldown=self.cooldown(),
             mode=self.choice(self.data.get("mode", "live"), ("live", "shadow"), ("mode",), "mode"),  # type: ignore[arg-type]
-            start=self.data.get("start"),
+            start=self.start(),
         )
         self.names(("reason",), words.names_in(rule.reason))
+        if re.search("[{}]", words.without_names(rule.reason)):
+            self.fail(("reason",), "A value is written {coupon.id}: small letters and dots between braces, no spaces.")
         self.names(("facts",), rule.facts)
         if not rule.steps:
             self.fail(("steps",), "A rule needs at least one step.")
+        if not rule.enter:
+            self.fail(("enter",), "A rule needs an event that enters it.")
         return rule if len(self.problems) == before else None
 
     def names(self, path: tuple[str | int, ...], names: Any) -> None:
@@ -149,18 +172,58 @@ class _Reader:
             if name not in VARIABLES or name not in expressions.names_for(self.key):
                 self.fail(path, expressions.unknown_name(str(name), self.key))
 
-    def event(self, kind: Any, path: tuple[str | int, ...]) -> str:
-        return self.choice(kind, tuple(EVENT_TYPES), path, "event")
+    def name(self) -> str:
+        name = str(self.data.get("rule", "a_rule"))
+        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+            self.fail(("rule",), f"'{name}' is no name: write small letters, digits and _, such as coupon_unused.")
+        return name
+
+    def version(self) -> int:
+        version = self.data.get("version", 1)
+        if type(version) is not int or version < 1:
+            self.fail(("version",), f"'{version}' is no version: write a whole number, from 1 upwards.")
+            return 1
+        return version
+
+    def start(self) -> str | None:
+        start = self.data.get("start")
+        if isinstance(start, dict) and set(start) == {"since"}:
+            text = str(start["since"])
+            try:
+                return f"since:{parse_instant(text if ':' in text else f'{text}T00:00:00', self.policy.zone)}"
+            except BadInstant as problem:
+                self.fail(("start", "since"), str(problem))
+                return None
+        if start is None:
+            return None
+        return self.choice(str(start).replace("_", "-"), ("none", "state-only"), ("start",), "start (or {since: ...})")
+
+    def key_of(self, entries: list[tuple[tuple[str | int, ...], dict[str, Any]]]) -> str:
+        """What all entries are keyed by: the things that a rule's runs are about are of one kind."""
+        keys = [self.choice(entry.get("key", "user"), KEYS, (*path, "key"), "key") for path, entry in entries]
+        for (path, _), key in zip(entries, keys, strict=True):
+            if key != keys[0]:
+                self.fail((*path, "key"), f"This entry is keyed by {key}, the first one by {keys[0]}: make it one.")
+        return keys[0] if keys else "user"
+
+    def event(self, kind: Any, path: tuple[str | int, ...], about: str = "user") -> str:
+        """An event, and that it says which thing of the rule's kind it is about."""
+        event = self.choice(kind, tuple(EVENT_TYPES), path, "event")
+        fields = EVENT_TYPES[event].__struct_fields__
+        carries = {"order": "order_id" in fields, "product_type": event in _WITH_LINES}
+        if kind == event and not carries.get(about, about == "user" or "coupon_id" in fields):
+            self.fail(path, f"{event} does not say which {about} it is about.")
+        return event
 
     def enter(self, path: tuple[str | int, ...], entry: dict[str, Any]) -> Enter:
         self.known(entry, _ENTER, path)
         each = entry.get("each")
         if each not in (None, "line"):
             self.fail((*path, "each"), f"'each: {each}' is not known; 'each: line' makes one run a product type.")
-        if self.key == "product_type" and each != "line":
-            self.fail(path, "A rule keyed by product_type needs 'each: line': an order has many of them.")
+        if (self.key == "product_type") != (each == "line"):
+            self.fail(path, "'key: product_type' and 'each: line' go together: an order has many of them.")
         return Enter(
-            on=self.event(entry.get("on"), (*path, "on")),
+            on=self.event(entry.get("on"), (*path, "on"), self.key),
             when=self.condition(entry.get("when"), (*path, "when")),
             each_line=each == "line",
             at=self.timing(entry.get("at"), "instant", (*path, "at")),
@@ -173,11 +236,17 @@ class _Reader:
             if "at" in entry:
                 instants.append(self.timing(entry["at"], "instant", (*path, "at")))
                 continue
+            same = "same" in entry
+            if same and (
+                entry["same"] != "product_type" or self.key != "product_type" or entry.get("on") != "OrderPaid"
+            ):
+                self.fail((*path, "same"), "'same: product_type' is for OrderPaid in rules keyed by product_type.")
+            about = "user" if self.key == "product_type" else self.key  # without `same` it ends the runs of all types
             ends.append(
                 End(
-                    on=self.event(entry.get("on"), (*path, "on")),
+                    on=self.event(entry.get("on"), (*path, "on"), about),
                     when=self.condition(entry.get("when"), (*path, "when")),
-                    same_line=entry.get("same") == "product_type",
+                    same_line=same,
                 )
             )
         return tuple(ends), tuple(instants)
@@ -187,8 +256,8 @@ class _Reader:
         given = [name for name in ("after", "at", "at_once") if name in entry]
         if len(given) != 1:
             self.fail(path, "A step has exactly one of 'after' (a duration), 'at' (an instant) and 'at_once: true'.")
-        if "at_once" in given and position:
-            self.fail(path, "Only the first step can be at once.")
+        if "at_once" in given and (position or entry["at_once"] is not True):
+            self.fail(path, "'at_once: true' is for the first step; leave it out of the others.")
         after = "0s" if "at_once" in given else entry.get("after")
         return Step(
             after=self.timing(after, "duration", (*path, "after")),
@@ -204,7 +273,8 @@ class _Reader:
         if not isinstance(holds, dict) or set(holds) != {"from", "until"}:
             self.fail(("holds",), "'holds' names two events, such as {from: CouponLocked, until: CouponReturned}.")
             return None
-        return self.event(holds["from"], ("holds", "from")), self.event(holds["until"], ("holds", "until"))
+        waits = self.event(holds["from"], ("holds", "from"), self.key)
+        return waits, self.event(holds["until"], ("holds", "until"), self.key)
 
     def reentry(self) -> str:
         value = self.data.get("reentry", "after_exit")
@@ -222,7 +292,7 @@ class _Reader:
             self.fail(("send",), "'send' is a mapping with action, class, channels, priority and expires_after.")
             data = {}
         self.known(data, _SEND, ("send",))
-        channels = data.get("channels", [])
+        channels = self.listed(data, "channels", ("send", "channels"))
         action = self.choice(data.get("action", "contact"), ("contact", "grant"), ("send", "action"), "action")
         if action == "contact" and not channels:
             self.fail(("send",), "A contact needs 'channels', the preferred one first.")

@@ -171,7 +171,7 @@ def timing(text: str, key: str, wanted: str) -> Callable[[Scope], int]:
     compiler = _Timing(str(text), key)
     try:
         tree = ast.parse(prepared.strip(), mode="eval")
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:
         raise compiler.fail("it cannot be read.") from error
     kind, read = compiler.compile(tree.body)
     if kind != wanted:

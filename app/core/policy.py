@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
+CHANNELS = ("push", "sms", "email", "wechat_service", "in_app", "page", "chat_card")
 _DAY = 86_400_000_000
 _MINUTE = 60_000_000
 

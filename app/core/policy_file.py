@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from app.core import expressions
 from app.core.expressions import ExpressionError
-from app.core.policy import Policy, QuietHours
+from app.core.policy import CHANNELS, Policy, QuietHours
 from app.core.problems import CatalogueError, Problem, located, suggestion
 
 _DAY = 86_400_000_000
@@ -41,15 +41,18 @@ def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
             return missing
         try:
             return make(value)
-        except (ExpressionError, ValueError, TypeError, KeyError) as error:
-            fail(path, str(error).strip("'\""))
+        except (ExpressionError, ValueError) as error:
+            fail(path, str(error))
             return missing
 
     for name in data:
         if name not in _TOP:
             fail((name,), f"There is no setting '{name}' here. {suggestion(name, _TOP)}")
-    quiet = data.get("quiet_hours", {})
-    for name in quiet if isinstance(quiet, dict) else ():
+    quiet = data.get("quiet_hours") or {}
+    if not isinstance(quiet, dict):
+        fail(("quiet_hours",), f"'quiet_hours' is a mapping with {', '.join(_QUIET)}, not '{quiet}'.")
+        quiet = {}
+    for name in quiet:
         if name not in _QUIET:
             fail(("quiet_hours", name), f"There is no setting '{name}' here. {suggestion(name, _QUIET)}")
     return Policy(
@@ -60,7 +63,7 @@ def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
             reading(("quiet_hours", "until"), _minute, default.quiet.end_minute),
             reading(("quiet_hours", "jitter"), lambda v: expressions.duration(str(v)), default.quiet.jitter),
         ),
-        quiet_exempt=reading(("quiet_hours", "exempt"), frozenset, default.quiet_exempt),
+        quiet_exempt=reading(("quiet_hours", "exempt"), _channels, default.quiet_exempt),
         lead=reading(("replenishment_lead",), lambda v: expressions.duration(str(v)), default.lead),
     )
 
@@ -70,6 +73,15 @@ def _zone(value: Any) -> ZoneInfo:
         return ZoneInfo(str(value))
     except (KeyError, ValueError, OSError) as error:
         raise ValueError(f"'{value}' is no time zone. Write an IANA name such as Asia/Shanghai.") from error
+
+
+def _channels(value: Any) -> frozenset[str]:
+    if not isinstance(value, list):
+        raise ValueError(f"'exempt' is a list of channels such as [page, in_app], not '{value}'.")
+    for name in value:
+        if name not in CHANNELS:
+            raise ValueError(f"'{name}' is no channel. {suggestion(name, CHANNELS)}")
+    return frozenset(value)
 
 
 def _minute(value: Any) -> int:

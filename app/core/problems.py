@@ -53,19 +53,38 @@ def located(text: str, file: str, problems: list[Problem]) -> tuple[dict[str, An
     if not isinstance(node, yaml.MappingNode):
         problems.append(Problem(file, 1, "This file must be a mapping, 'name: value' on each line."))
         return {}, lines
-    value: dict[str, Any] = _value(node, (), lines)
+    reader = _Values(file, lines, problems)
+    value: dict[str, Any] = reader.value(node, ())
     return value, lines
 
 
-def _value(node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
-    lines[path] = node.start_mark.line + 1
-    if isinstance(node, yaml.MappingNode):
-        result = {}
+class _Values:
+    """Turns YAML nodes into plain values, and notes their lines and what is wrong with them."""
+
+    def __init__(self, file: str, lines: dict[Path, int], problems: list[Problem]) -> None:
+        self.file = file
+        self.lines = lines
+        self.problems = problems
+
+    def value(self, node: yaml.Node, path: Path) -> Any:
+        line = node.start_mark.line + 1
+        self.lines[path] = line
+        if isinstance(node, yaml.MappingNode):
+            return self.mapping(node, path)
+        if isinstance(node, yaml.SequenceNode):
+            return [self.value(item, (*path, position)) for position, item in enumerate(node.value)]
+        try:
+            return yaml.SafeLoader("").construct_object(node, deep=True)
+        except (yaml.YAMLError, ValueError):
+            self.problems.append(Problem(self.file, line, f"'{node.value}' cannot be read. Put it in quotes."))
+            return None
+
+    def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
+        result: dict[str, Any] = {}
         for key_node, value_node in node.value:
-            key = str(key_node.value)
-            result[key] = _value(value_node, (*path, key), lines)
-            lines[(*path, key)] = key_node.start_mark.line + 1
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in result:
+                self.problems.append(Problem(self.file, line, f"'{key}' stands here twice. Take one of them out."))
+            result[key] = self.value(value_node, (*path, key))
+            self.lines[(*path, key)] = line
         return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_value(item, (*path, position), lines) for position, item in enumerate(node.value)]
-    return yaml.SafeLoader("").construct_object(node, deep=True)

@@ -84,6 +84,7 @@ class Rule(NamedTuple):
     cooldown: int
     mode: Literal["live", "shadow"]
     start: str | None
+    """'none', 'state-only' or 'since:<microseconds>'; None = the shop's."""
 
 
 class Catalogue(NamedTuple):
@@ -94,7 +95,6 @@ class Catalogue(NamedTuple):
     entered_by: Mapping[str, tuple[tuple[Rule, Enter], ...]]
     ended_by: Mapping[str, tuple[tuple[Rule, End], ...]]
     held_by: Mapping[str, tuple[Rule, ...]]
-    retimed_by: Mapping[str, tuple[Rule, ...]]
 
 
 def index(rules: Mapping[str, Rule], policy: Policy) -> Catalogue:
@@ -102,7 +102,6 @@ def index(rules: Mapping[str, Rule], policy: Policy) -> Catalogue:
     entered: dict[str, list[tuple[Rule, Enter]]] = {}
     ended: dict[str, list[tuple[Rule, End]]] = {}
     held: dict[str, list[Rule]] = {}
-    retimed: dict[str, list[Rule]] = {}
     for name in sorted(rules):
         rule = rules[name]
         for enter in rule.enter:
@@ -111,13 +110,10 @@ def index(rules: Mapping[str, Rule], policy: Policy) -> Catalogue:
             ended.setdefault(end.on, []).append((rule, end))
         for kind in rule.holds or ():
             held.setdefault(kind, []).append(rule)
-        for kind in rule.retime_on:
-            retimed.setdefault(kind, []).append(rule)
     return Catalogue(
         rules={name: rules[name] for name in sorted(rules)},
         policy=policy,
         entered_by={k: tuple(v) for k, v in entered.items()},
         ended_by={k: tuple(v) for k, v in ended.items()},
         held_by={k: tuple(v) for k, v in held.items()},
-        retimed_by={k: tuple(v) for k, v in retimed.items()},
     )

@@ -91,6 +91,11 @@ def names_in(template: str) -> list[str]:
     return _PLACEHOLDER.findall(template)
 
 
+def without_names(template: str) -> str:
+    """What a reason says besides its values."""
+    return _PLACEHOLDER.sub("", template)
+
+
 def fill(template: str, scope: Scope, zone: ZoneInfo) -> str:
     """A reason with its values."""
     return _PLACEHOLDER.sub(lambda match: value(match[1], scope, zone), template)

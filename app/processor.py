@@ -93,9 +93,14 @@ class Plan(NamedTuple):
 class InvariantBroken(Exception):
     """The core failed on an event: a bug. The shard stops before anything of the batch is committed."""
 
+    #: Its words name a place, never data: logs may show them.
+    safe_to_log = True
+
 
 class RejectCeiling(Exception):
     """So many messages were rejected in a row that the shop wants a person to look. Nothing of the batch was kept."""
+
+    safe_to_log = True
 
 
 def quarantine_key(input: str, offset: int) -> bytes:
@@ -374,7 +379,8 @@ class Processor:
         except Exception as error:
             where = f"{source.name}[{self.shard}] offset {record.offset}"
             raise InvariantBroken(
-                f"The rules failed on the event at {where}: {error!r}. Nothing of it was kept."
+                f"The rules failed on the event at {where} ({type(error).__name__}). Nothing of it was kept. To go on "
+                f"without this event, set it aside: lifecycle quarantine {source.name} {self.shard} {record.offset}"
             ) from error
         if isinstance(after, Refused):
             self._trace.clear()
@@ -469,7 +475,8 @@ class Processor:
                 after = engine.tick(row, due, self._moment(now, floor=due))
             except Exception as error:
                 raise InvariantBroken(
-                    f"The rules failed on a timer due at {due} in shard {self.shard}: {error!r}."
+                    f"The rules failed on a timer due at {format_instant(due, UTC)} in shard {self.shard} "
+                    f"({type(error).__name__})."
                 ) from error
             self._keep(user, after, anew=True)
             self._collect(user)

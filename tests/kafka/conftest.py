@@ -1,6 +1,6 @@
 """One real broker for the whole session; every test has its own topics on it.
 
-LIFECYCLE_TEST_BOOTSTRAP=host:port uses a Kafka that runs already. `make_settings` gives a test its own app id and topic
+TEST_KAFKA_BOOTSTRAP=host:port uses a Kafka that runs already. `make_settings` gives a test its own app id and topic
 prefix, so that tests neither see nor wait for each other.
 """
 
@@ -57,7 +57,7 @@ _numbers = itertools.count(1)
 
 @pytest.fixture(scope="session")
 def kafka(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Kafka]:
-    given = os.environ.get("LIFECYCLE_TEST_BOOTSTRAP")
+    given = os.environ.get("TEST_KAFKA_BOOTSTRAP")
     if given:
         yield Kafka(given, None)
         return

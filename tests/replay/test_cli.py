@@ -18,7 +18,7 @@ EARLIER = GOOD.replace(b"08:00", b"07:00")
 
 def run(*arguments: str, **env: str) -> Result:
     # The variable of the test run itself is none of the settings.
-    return CliRunner().invoke(cli, ["replay", *arguments], env={"LIFECYCLE_TEST_BOOTSTRAP": None, **env})
+    return CliRunner().invoke(cli, ["replay", *arguments], env={"TEST_KAFKA_BOOTSTRAP": None, **env})
 
 
 def test_a_dry_run_prints_the_lines_of_a_file_in_time_order(tmp_path: Path) -> None:

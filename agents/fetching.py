@@ -8,14 +8,13 @@ when it passed nothing but transaction markers. An offset out of range is an err
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, PartitionRecords
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import CorruptRecordException, KafkaError
+from aiokafka.errors import CorruptRecordException
 
 from app.processor import Record
 
@@ -230,15 +229,13 @@ class RawConsumer(AIOKafkaConsumer):
     async def abandon(self, grace: float) -> None:
         """Stop, in at most about `grace` seconds: with the brokers gone aiokafka's own stop can wait for minutes."""
         stopping = asyncio.ensure_future(self.stop())
-        done, _ = await asyncio.wait([stopping], timeout=grace)
-        if done:
-            with contextlib.suppress(KafkaError, OSError):
-                stopping.result()
+        await asyncio.wait([stopping], timeout=grace)
+        if stopping.done() and not stopping.cancelled() and stopping.exception() is None:
             return
-        stopping.cancel()
         for task in (
             stopping,
             getattr(self._coordinator, "_coordination_task", None),
+            getattr(self._coordinator, "_heartbeat_task", None),
             getattr(self._fetcher, "_fetch_task", None),
             getattr(self._client, "_sync_task", None),
         ):

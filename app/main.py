@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import threading
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
 
@@ -55,16 +56,19 @@ def build_plan(settings: Settings) -> Plan:
         catalogue=rulebook.load(settings.rules),
         app_id=settings.app_id,
         start=start,
+        reject_ceiling=settings.reject_ceiling,
+        stop_at_ceiling=settings.on_reject_ceiling == "stop",
+        state_version=settings.state_version,
     )
 
 
 def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> Wiring:
-    """The shards' connections. `options` override Wiring's limits."""
+    """The shards' connections. `options` replace fields of the Wiring."""
     session = settings.session_timeout / 1_000_000
     outputs = {
         spec.logical: spec.name for spec in topics.specs(settings) if spec.kind not in (topics.INPUT, topics.CHANGELOG)
     }
-    return Wiring(
+    wiring = Wiring(
         client={
             "bootstrap_servers": settings.kafka_bootstrap,
             "client_id": settings.topic_prefix + settings.app_id,
@@ -81,8 +85,8 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
         make=make,
         session_timeout=session,
         instance_id=settings.instance_id,
-        **options,
     )
+    return replace(wiring, **options)
 
 
 class Pages(Service):
@@ -109,7 +113,7 @@ class Pages(Service):
 
 
 def build_app(settings: Settings, make: ProcessorFactory | None = None, **options: Any) -> Engine:
-    """The Faust app of this deployment. `make` replaces the processor, `options` Wiring's limits.
+    """The Faust app of this deployment. `make` replaces the processor, `options` fields of the Wiring.
 
     Raises CatalogueError; the rest is checked when it starts.
     """

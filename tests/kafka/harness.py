@@ -1,4 +1,4 @@
-"""Workers as processes of their own, to be killed, frozen and stopped; and what a run of the simple job must end with."""
+"""Workers as processes, to be killed, frozen and stopped; and what a run of the simple job must end with."""
 
 from __future__ import annotations
 

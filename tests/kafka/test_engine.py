@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from app.settings import Settings
 from app.topics import changelog, physical
@@ -218,6 +219,65 @@ async def test_an_upstream_transaction_that_hangs_raises_the_alarm(
     await upstream.stop()
     await until(lambda: worker.metric("lifecycle_events_total") == 2, 10, worker.log)
     await until(lambda: worker.metric("lifecycle_hanging_transaction_seconds", input="orders") == 0, 10, worker.log)
+
+
+async def test_events_deleted_by_retention_before_they_were_read_stop_the_shard_instead_of_a_silent_jump(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1)
+    expected = Expected()
+    await produce(settings, "orders", expected.add(orders(0, 100, 20)))
+    worker = start(settings)
+    await finished(expected, settings, consume_all)
+    worker.stop()
+    await produce(settings, "orders", orders(100, 100, 20))
+    topic = physical(settings, "orders")
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    await admin.delete_records({TopicPartition(topic, 0): RecordsToDelete(150)})
+    await admin.close()
+    before = await consume_all(settings, "changelog")
+    worker.start()
+    await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
+    assert f"{topic}[0]: the events from offset 100 to 149 were deleted" in worker.get("ready")[1]
+    assert worker.metric("lifecycle_offsets_out_of_range_total", input="orders") == 1
+    assert worker.get("live")[0] == 200
+    assert await consume_all(settings, "changelog") == before
+
+
+async def test_rows_without_committed_offsets_stop_the_shard_instead_of_counting_events_again(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1)
+    expected = Expected()
+    await produce(settings, "orders", expected.add(orders(0, 100, 20)))
+    worker = start(settings)
+    await finished(expected, settings, consume_all)
+    worker.stop()
+    # The offsets of a group that nobody uses for a week are deleted; another group has none in the same way.
+    other = start(settings, "other", options={"wiring": {"group": settings.app_id + "-other"}})
+    await until(lambda: "stopped" in other.get("ready")[1], 20, other.log)
+    assert "its group has no committed offsets" in other.get("ready")[1]
+    assert rows(await consume_all(settings, "changelog")) == expected.rows()
+
+
+async def test_an_input_added_worker_by_worker_is_read_from_its_start_without_a_shard_being_torn(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(inputs="orders,logins", partitions=2, session_timeout="6s")
+    expected = Expected()
+    await produce(settings, "orders", expected.add(orders(0, 500, 40)))
+    await produce(settings, "logins", expected.add(orders(500, 500, 40)))
+    old = start(settings, "old", inputs="orders")
+    await until(lambda: old.metric("lifecycle_events_total") == 500, 30, old.log)
+    new = start(settings, "new")
+    await until(lambda: shards(old) == 1 and shards(new) == 1, 30, lambda: old.log() + new.log())
+    assert "has only some of their inputs" in new.log()
+    await produce(settings, "orders", expected.add(orders(1000, 500, 40)))
+    await until(lambda: old.metric("lifecycle_consumer_lag_records") == 0, 30, old.log)
+    assert old.stop()[0] == 0
+    await finished(expected, settings, consume_all)
+    assert shards(new) == 2
 
 
 async def test_a_topic_that_is_missing_ends_the_worker_with_a_sentence(make_settings: Any, start: Start) -> None:

@@ -144,6 +144,9 @@ class _Worker(Worker):
         log.error("Not stopped after %.0f s (brokers out of reach?): ending now.", _STOP_SECONDS)
         os._exit(1)
 
+    async def _sentinel_task(self) -> None:
+        """mode waits a second here, for nothing of ours."""
+
     def run(self) -> None:
         """Until a signal stops it. Raises what crashed it."""
         self._starting_fut = asyncio.ensure_future(self.start(), loop=self.loop)

@@ -71,6 +71,11 @@ class Settings:
     assume_zone: ZoneInfo | None
     """The zone of instants that come without one; None rejects them."""
     unknown_types: Literal["ignore", "reject"]
+    reject_ceiling: int
+    """So many rejected messages in a row are an alarm."""
+    on_reject_ceiling: Literal["alarm", "stop"]
+    state_version: int | None
+    """The row version that all workers can read by now; None keeps the one the state is written in."""
     rules: Path | None
     start: Start | None
     """Overrides every rule's own start policy; None leaves it to the rules."""
@@ -267,6 +272,14 @@ SETTINGS: Final[Sequence[_Setting]] = (
         _choice("ignore", "reject"),
         "ignore",
         "Event types we don't know: count them, or dead-letter them.",
+    ),
+    _Setting("REJECT_CEILING", _whole(1, 1_000_000, 1000), "1000", "So many rejected messages in a row are an alarm."),
+    _Setting("ON_REJECT_CEILING", _choice("alarm", "stop"), "alarm", "Whether the shard then stops, too."),
+    _Setting(
+        "STATE_VERSION",
+        _whole(1, 255, 1),
+        None,
+        "Set it once all workers run the release that brought a new row version: from then on rows are written in it.",
     ),
     _Setting("RULES", _directory, None, "A directory of rules instead of the shipped catalogue."),
     _Setting("START", _start, None, "none, state-only or since:T; overrides the rules' own start policy."),

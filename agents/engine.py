@@ -17,7 +17,7 @@ from agents.transport import Transport
 from agents.wiring import Wiring
 from app.metrics import Metrics
 
-_FETCH_BYTES: Final = 1024 * 1024
+_FETCH_BYTES: Final = 2 * 1024 * 1024
 """Of one partition in one fetch; the brokers give less when there is less."""
 _MIN_REBALANCE_SECONDS: Final = 15.0
 

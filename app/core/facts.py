@@ -73,6 +73,8 @@ class Reversal(NamedTuple):
     """The order as such: it was cancelled or refunded, and counts no more."""
     product_types: frozenset[str] | None
     """Types of which nothing of this order is left with the customer; None = nothing of it at all."""
+    no_own: frozenset[str]
+    """Types of which nothing for own use is left (of a subscription to them, something may be)."""
 
 
 class Facts(NamedTuple):
@@ -343,7 +345,8 @@ def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
     if purchase:
         mark = Mark(event.occurred_at, event.event_id, "CouponRevoked", after.order_id)
         new = _reverse_coupons(new, after, mark)
-    reversals = (Reversal(after.order_id, purchase, gone),) if purchase or gone is None or gone else ()
+    no_own = frozenset(n for n, group in was.items() if group.units > 0 and (n not in left or not left[n].units))
+    reversals = (Reversal(after.order_id, purchase, gone, no_own),) if purchase or gone is None or gone or no_own else ()
     fewer = any(name in left and 0 < left[name].units < group.units for name, group in was.items())
     return Facts(new, (happening_of(event),), reversals, after.order_id if fewer else None)
 

@@ -389,9 +389,11 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
     """Takes back what the order had started, and gives back what it had ended."""
     order_id = reversal.order_id
 
-    def concerned(kind: str, key: str) -> bool:
+    def concerned(kind: str, key: str, mine: bool) -> bool:
         types = reversal.product_types
-        return (types is None or key in types) if kind == "product_type" else reversal.purchase
+        if kind != "product_type":
+            return reversal.purchase
+        return types is None or key in (reversal.no_own if mine else types)
 
     for name in sorted(row.runs):
         runs = row.runs[name]
@@ -400,7 +402,7 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
             continue
         after = []
         for run in runs:
-            if not concerned(run.kind, run.key):
+            if not concerned(run.kind, run.key, run.order_id == order_id):
                 after.append(run)
             elif run.order_id == order_id:
                 if not run.ends:

@@ -346,7 +346,8 @@ def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
         mark = Mark(event.occurred_at, event.event_id, "CouponRevoked", after.order_id)
         new = _reverse_coupons(new, after, mark)
     no_own = frozenset(n for n, group in was.items() if group.units > 0 and (n not in left or not left[n].units))
-    reversals = (Reversal(after.order_id, purchase, gone, no_own),) if purchase or gone is None or gone or no_own else ()
+    reversal = Reversal(after.order_id, purchase, gone, no_own)
+    reversals = (reversal,) if purchase or no_own or gone != frozenset() else ()
     fewer = any(name in left and 0 < left[name].units < group.units for name, group in was.items())
     return Facts(new, (happening_of(event),), reversals, after.order_id if fewer else None)
 

@@ -118,6 +118,12 @@ VARIABLES: dict[str, Variable] = {
     "user.last_order_at": Variable(
         "instant", frozenset(), "the latest purchase", lambda s: -1 if (at := last_order_at(s.row)) is None else at
     ),
+    "baseline.last_order_at": Variable(
+        "instant",
+        frozenset(),
+        "the latest purchase before our first event",
+        lambda s: -1 if s.row.baseline is None or s.row.baseline.last_order_at is None else s.row.baseline.last_order_at,
+    ),
     "user.silent_for": Variable(
         "duration",
         frozenset(),

@@ -122,7 +122,7 @@ VARIABLES: dict[str, Variable] = {
         "instant",
         frozenset(),
         "the latest purchase before our first event",
-        lambda s: -1 if s.row.baseline is None or s.row.baseline.last_order_at is None else s.row.baseline.last_order_at,
+        lambda s: -1 if s.row.baseline is None or (at := s.row.baseline.last_order_at) is None else at,
     ),
     "user.silent_for": Variable(
         "duration",

@@ -187,10 +187,11 @@ class Driver:
 
     def work(self, shard: int = 0) -> bool:
         """One turn of a shard: look at the clock, fetch, take a batch, commit it. False: there was nothing to do."""
+        before = self.merged(shard)
         fetched, batch = self._worker(shard).turn(self._fetch_limit, self._batch_limit)
         if batch is not None:
             self._commit(shard, batch)
-        return fetched or batch is not None
+        return fetched or batch is not None or self.merged(shard) > before
 
     def cut(self, batch: int | None = None, fetch: int | None = None) -> None:
         """From now on at most so many events and timers a transaction, and so many records a fetch and input."""
@@ -205,9 +206,10 @@ class Driver:
         """These inputs (default: all) are fetched again."""
         self._paused.difference_update(topics or tuple(self._paused))
 
-    def lagging(self) -> bool:
-        """Whether a paused input holds records that have not been applied."""
-        return any(self.broker.committed[place] < self.broker.end(place) for place in self._places(self._paused))
+    def lagging(self, shard: int = 0) -> bool:
+        """Whether a paused input keeps the shard from getting to the ends of its inputs."""
+        positions = self._worker(shard).positions
+        return any(positions[topic] < self.broker.end((topic, shard)) for topic in self._paused)
 
     # -- faults
 
@@ -310,9 +312,6 @@ class Driver:
         return self.broker.counts
 
     # -- inside
-
-    def _places(self, topics: Iterable[str]) -> list[Place]:
-        return [(topic, partition) for topic in topics for partition in range(self.plan.partitions)]
 
     def _encoded_rows(self) -> list[tuple[int, str, bytes]]:
         return [

@@ -1,0 +1,271 @@
+"""Plays a story on the driver, asks the oracle what should have come out, and says where the two differ."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from datetime import UTC
+from functools import lru_cache
+from typing import Any
+
+from app.backtest.driver import Driver
+from app.core.rules import Catalogue
+from app.processor import META_KEY, partition_of
+from app.rulebook import load
+from schemas.events import INPUT_TOPICS
+from schemas.instant import format_instant, parse_instant
+from tests.simulation.history import START, Op, Story
+from tests.simulation.oracle import Decided, Result, Retracted, result_of
+from tests.simulation.timeline import Entry, Phase, Shard, by_events
+
+_INSTANTS = ("valid_from", "expires_at", "last_order_at", "registered_at")
+_GARBAGE = b'{"type": "OrderPaid", "user_id": '
+
+
+@lru_cache(maxsize=1)
+def catalogue() -> Catalogue:
+    """The shipped rules, read once."""
+    return load()
+
+
+def wire(event: dict[str, Any]) -> bytes:
+    """An event of a story as the contract writes it."""
+    told = {name: value for name, value in event.items() if name not in ("topic", "at")}
+    told = {name: format_instant(v, UTC) if name in _INSTANTS else v for name, v in told.items()}
+    told["occurred_at"] = format_instant(event["at"], UTC)
+    if "coupons_issued" in told:
+        told["coupons_issued"] = [
+            {name: format_instant(v, UTC) if name in _INSTANTS else v for name, v in terms.items()}
+            for terms in told["coupons_issued"]
+        ]
+    return json.dumps(told).encode()
+
+
+class Game:
+    """A story on its way."""
+
+    def __init__(self, story: Story) -> None:
+        self.story = story
+        self.driver = Driver(
+            catalogue(),
+            clock=story.clock,
+            at=START,
+            lateness=story.lateness,
+            partitions=story.partitions,  # type: ignore[arg-type]
+        )
+        self.logs: list[dict[str, list[Entry]]] = [{t: [] for t in INPUT_TOPICS} for _ in range(story.partitions)]
+        self.sent: list[tuple[tuple[str, int], int, dict[str, Any] | None]] = []
+        self.garbage = 0
+        self.phases: list[list[Phase]] = [[] for _ in range(story.partitions)]
+        self.reopened: set[int] = set()
+        self.behind: set[int] = set()  # shards that a paused input held up at the end of their last phase
+
+    def play(self) -> list[str]:
+        """The differences to what should have come out; none is good."""
+        self.driver.run()
+        for op in self.story.ops:
+            getattr(self, f"_{op.what}")(op)
+        self.driver.resume()
+        self.driver.cut(5_000, 5_000)
+        if self.story.clock == "events":
+            self._clock(Op("clock", number=self.story.end))
+            self.driver.run()
+            wanted = by_events(self.logs, self.story.lateness)
+            problems = self._undisturbed()
+        else:
+            self._run(Op("run"))
+            wanted, problems = self._by_wall()
+        return problems + differences(wanted, outcome(self.driver)) + self._own_laws()
+
+    # -- operations
+
+    def _send(self, op: Op) -> None:
+        assert op.event is not None
+        if self.story.clock == "wall":
+            self.driver.now = max(self.driver.now, op.event["at"])  # nothing is sent before it happened
+        self._put(op.event["topic"], op.event["user_id"].encode(), wire(op.event), op.event)
+
+    def _put(self, topic: str, key: bytes | None, value: bytes, event: dict[str, Any] | None) -> None:
+        place, record = self.driver.send_record(topic, key, value)
+        self.logs[place[1]][topic].append((record.offset, event))
+        self.sent.append((place, record.offset, event))
+
+    def _garbage(self, op: Op) -> None:
+        self._put(op.words[0], b"u-0", _GARBAGE, None)
+        self.garbage += 1
+
+    def _marker(self, op: Op) -> None:
+        for partition in range(self.story.partitions):
+            self.driver.broker.mark((op.words[0], partition))
+
+    def _again(self, op: Op) -> None:
+        if op.number <= len(self.sent):
+            place, offset, event = self.sent[-op.number]
+            end = self.driver.broker.end(place)
+            self.driver.redeliver(place, offset)
+            self.logs[place[1]][place[0]].append((end, event))
+            self.garbage += event is None
+
+    def _clock(self, op: Op) -> None:
+        if self.story.clock == "wall":
+            self.driver.now = max(self.driver.now, op.number)
+            return
+        for partition, logs in enumerate(self.logs):
+            for topic, log in logs.items():
+                log.append((self.driver.broker.end((topic, partition)), op.number))
+        self.driver.announce(op.number)
+
+    def _cut(self, op: Op) -> None:
+        self.driver.cut(op.number, int(op.words[0]))
+
+    def _pause(self, op: Op) -> None:
+        self.driver.pause(*op.words)
+
+    def _resume(self, _: Op) -> None:
+        self.driver.resume()
+
+    def _rebalance(self, _: Op) -> None:
+        self.driver.rebalance()
+        self.reopened = set(range(self.story.partitions))
+
+    def _crash(self, op: Op) -> None:
+        for shard in range(self.story.partitions):
+            when = op.words[0]
+            held_up = shard in self.behind or self.driver.lagging(shard)
+            if self.story.clock == "wall" and when == "after" and held_up:
+                when = "inside"  # the oracle could not tell what such a batch had seen
+            found = self._found(shard)
+            self.driver.crash(when, shard)  # type: ignore[arg-type]
+            if when == "after" and self.story.clock == "wall":
+                self._note_phase(shard, found, lagging=False)
+            self.reopened.add(shard)
+
+    def _run(self, _: Op) -> None:
+        found = [self._found(shard) for shard in range(self.story.partitions)]
+        self.driver.run()
+        for shard in range(self.story.partitions):
+            if self.story.clock == "wall":
+                self._note_phase(shard, found[shard], self.driver.lagging(shard))
+        self.reopened = set()
+
+    def _found(self, shard: int) -> int | None:
+        """Merged time as a fresh worker finds it; None when the shard has been open all the time."""
+        return self.driver.merged(shard) if self.story.clock == "wall" and shard in self.reopened else None
+
+    def _note_phase(self, shard: int, reopened_at: int | None, lagging: bool) -> None:
+        broker = self.driver.broker
+        ends = {topic: broker.end((topic, shard)) for topic in INPUT_TOPICS}
+        applied = {topic: broker.committed[topic, shard] for topic in INPUT_TOPICS}
+        last = {topic: log[-1][0] + 1 if log else 0 for topic, log in self.logs[shard].items()}
+        partial = lagging or any(applied[topic] < last[topic] for topic in INPUT_TOPICS)
+        (self.behind.add if lagging else self.behind.discard)(shard)
+        self.phases[shard].append(Phase(self.driver.now, ends, applied, partial, reopened_at))
+
+    # -- what should have come out
+
+    def _by_wall(self) -> tuple[Result, list[str]]:
+        people, problems = [], []
+        for logs, phases in zip(self.logs, self.phases, strict=True):
+            shard = Shard(logs, self.story.lateness, START)
+            for phase in phases:
+                shard.play(phase)
+            people += shard.people.values()
+            problems += shard.problems
+        return result_of(people), problems
+
+    def _undisturbed(self) -> list[str]:
+        """CLOCK=events: the same logs, read at once by a worker to whom nothing happens, give the same bytes."""
+        calm = Driver(catalogue(), lateness=self.story.lateness, at=START, partitions=self.story.partitions)
+        calm.broker._logs, calm.broker._ends = self.driver.broker._logs, self.driver.broker._ends
+        calm.run()
+        problems = []
+        for partition in range(self.story.partitions):
+            ours, theirs = ([o for p, o in d.broker.outputs if p == partition] for d in (self.driver, calm))
+            if ours != theirs:
+                same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
+                problems.append(f"shard {partition}: from output {same} on it differs from the undisturbed run's")
+            rows = [{k: v for k, v in d.broker.rows[partition].items() if k != META_KEY} for d in (self.driver, calm)]
+            if rows[0] != rows[1]:
+                names = [k.decode() for k in rows[0].keys() | rows[1].keys() if rows[0].get(k) != rows[1].get(k)]
+                problems.append(
+                    f"shard {partition}: rows differ from the undisturbed run's: {', '.join(sorted(names))}"
+                )
+        return problems
+
+    def _own_laws(self) -> list[str]:
+        """What holds whatever the rules say."""
+        problems = []
+        letters = len(self.driver.dead_letters)
+        if letters != self.garbage:
+            problems.append(f"{self.garbage} messages could not be used, and {letters} are in dead letters")
+        ids = [trigger.trigger_id for trigger in self.driver.triggers]
+        if len(set(ids)) < len(ids):
+            problems.append("a trigger id was seen twice")
+        decisions = self.driver.decisions
+        if sorted(ids) != sorted(d.trigger_id or "" for d in decisions if d.outcome == "fired"):
+            problems.append("triggers and their decision records are not the same")
+        final = [d.trigger_id for d in decisions if d.final]
+        if len(set(final)) < len(final):
+            problems.append("a candidate has two final records")
+        sequences = sorted((d.trigger_id or "", d.sequence) for d in decisions)
+        if len(set(sequences)) < len(sequences):
+            problems.append("two decision records have one id")
+        return problems
+
+
+def outcome(driver: Driver) -> Result:
+    """What did come out, in the oracle's words."""
+    triggers = {trigger.trigger_id: trigger for trigger in driver.triggers}
+    decided, retracted = [], []
+    for d in driver.decisions:
+        if d.outcome != "retracted":
+            expires = parse_instant(triggers[d.trigger_id or ""].expires_at) if d.outcome == "fired" else 0
+            at, due = parse_instant(d.decided_at), parse_instant(d.due_at)
+            entry = d.evidence[0].event_id
+            decided.append(
+                Decided(
+                    d.user_id, d.rule, d.entry.key, entry, d.step, d.sequence, d.outcome, d.gate or "", due, at, expires
+                )
+            )
+    for r in driver.retractions:
+        entry = triggers[r.retracts].evidence[0].event_id
+        retracted.append(Retracted(r.user_id, r.rule, r.entry.key, entry, r.step, parse_instant(r.decided_at)))
+    timers = [(t.at, t.user, t.rule, t.key or t.user, t.step) for t in driver.timers()]
+    return Result(sorted(decided), sorted(retracted), sorted(timers))
+
+
+def differences(wanted: Result, got: Result) -> list[str]:
+    """One line each."""
+    lines = []
+    for name in Result._fields:
+        ours, theirs = getattr(got, name), getattr(wanted, name)
+        lines += [f"missing {name}: {_told(item)}" for item in _minus(theirs, ours)]
+        lines += [f"too much {name}: {_told(item)}" for item in _minus(ours, theirs)]
+    return lines
+
+
+def _minus(these: Sequence[Any], those: Sequence[Any]) -> list[Any]:
+    left = list(those)
+    result = []
+    for item in these:
+        if item in left:
+            left.remove(item)
+        else:
+            result.append(item)
+    return result
+
+
+def _told(item: tuple[Any, ...]) -> str:
+    return " ".join(
+        format_instant(part, UTC) if isinstance(part, int) and part > 10**12 else str(part) for part in item
+    )
+
+
+def problems_of(story: Story) -> list[str]:
+    """Plays a story from the start."""
+    return Game(story).play()
+
+
+def shard_of(user: str, partitions: int) -> int:
+    """Where a user's events are."""
+    return partition_of(user.encode(), partitions, "murmur2")

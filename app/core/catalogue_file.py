@@ -270,6 +270,9 @@ class _Reader:
         holds = self.data.get("holds")
         if holds is None:
             return None
+        if self.key == "product_type":
+            self.fail(("holds",), "A rule keyed by product_type cannot wait: no event holds goods back.")
+            return None
         if not isinstance(holds, dict) or set(holds) != {"from", "until"}:
             self.fail(("holds",), "'holds' names two events, such as {from: CouponLocked, until: CouponReturned}.")
             return None

@@ -29,7 +29,7 @@ from app.core.row import (
     OrderLine,
     Row,
 )
-from app.core.scope import is_paid, taken_back
+from app.core.scope import NO_ORDER, is_paid, taken_back
 from schemas import events as ev
 from schemas.money import minor_units
 
@@ -342,25 +342,32 @@ def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
     nothing_left = _has_goods(before) and not _has_goods(after)
     gone = None if nothing_left else frozenset(name for name in was if name not in left)
     purchase = taken_back(after) and not taken_back(before)
+    happenings = [happening_of(event)]
     if purchase:
-        mark = Mark(event.occurred_at, event.event_id, "CouponRevoked", after.order_id)
-        new = _reverse_coupons(new, after, mark)
+        at, event_id = event.occurred_at, event.event_id
+        new, freed = _reverse_coupons(new, after, Mark(at, event_id, "CouponRevoked", after.order_id))
+        for name in freed:
+            happenings.append(Happening("CouponReturned", at, event_id, event.TYPE, after.order_id, name))
     no_own = frozenset(n for n, group in was.items() if group.units > 0 and (n not in left or not left[n].units))
     reversal = Reversal(after.order_id, purchase, gone, no_own)
     reversals = (reversal,) if purchase or no_own or gone != frozenset() else ()
     fewer = any(name in left and 0 < left[name].units < group.units for name, group in was.items())
-    return Facts(new, (happening_of(event),), reversals, after.order_id if fewer else None)
+    return Facts(new, tuple(happenings), reversals, after.order_id if fewer else None)
 
 
-def _reverse_coupons(row: Row, order: Order, mark: Mark) -> Row:
-    """Coupons that the order used are free again; those that it issued are gone."""
-    coupons = dict(row.coupons)
-    for coupon in row.coupons.values():
-        if coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id:
-            coupons[coupon.coupon_id] = replace(coupon, redeemed=None, locked_at=None)
-        elif coupon.order_id == order.order_id and coupon.revoked is None:
-            coupons[coupon.coupon_id] = replace(coupon, revoked=mark)
-    return replace(row, coupons=coupons)
+def _reverse_coupons(row: Row, order: Order, mark: Mark) -> tuple[Row, list[str]]:
+    """Coupons that the order used or held are free again (their ids); those that it issued are gone."""
+    coupons, freed = dict(row.coupons), []
+    for name, coupon in row.coupons.items():
+        used = coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id
+        if used or coupon.locked_by == order.order_id:
+            freed.append(name)
+            coupons[name] = coupon = replace(
+                coupon, redeemed=None if used else coupon.redeemed, locked_at=None, locked_by=None
+            )
+        if coupon.order_id == order.order_id and coupon.revoked is None:
+            coupons[name] = replace(coupon, revoked=mark)
+    return replace(row, coupons=coupons), freed
 
 
 def _received(row: Row, event: ev.OrderReceived) -> Facts:
@@ -403,7 +410,8 @@ def _known_coupon(row: Row, coupon_id: str) -> Coupon | None:
 def _with_coupon(row: Row, coupon: Coupon) -> Row:
     new = replace(row, coupons={**row.coupons, coupon.coupon_id: coupon})
     if len(new.coupons) > MAX_COUPONS:
-        done = [c for c in new.coupons.values() if c.redeemed or c.revoked] or list(new.coupons.values())
+        others = [c for c in new.coupons.values() if c.coupon_id != coupon.coupon_id]
+        done = [c for c in others if c.redeemed or c.revoked] or others
         oldest = min(done, key=lambda c: (c.expires_at, c.coupon_id))
         del new.coupons[oldest.coupon_id]
         _forget(new, "coupon", oldest.coupon_id)
@@ -444,9 +452,8 @@ def _redeem(row: Row, coupon_id: str, mark: Mark, source: str) -> tuple[Row, lis
     coupon = _known_coupon(row, coupon_id)
     if coupon is None or coupon.redeemed is not None:
         return row, []
-    order = row.orders.get(mark.order_id or "")
-    if order is not None and taken_back(order):
-        return row, []  # the order it was used in has been taken back already
+    if taken_back(row.orders.get(mark.order_id or "", NO_ORDER)):
+        return row, []
     if coupon.returned_at is not None and coupon.returned_at >= mark.at:
         return row, []
     new = _with_coupon(row, replace(coupon, redeemed=mark))
@@ -476,7 +483,10 @@ def _coupon_changed(row: Row, event: ev.CouponRevoked | ev.CouponLocked | ev.Cou
     elif isinstance(event, ev.CouponLocked):
         if coupon.returned_at is not None and coupon.returned_at >= at:
             return Facts(row)
-        coupon = replace(coupon, locked_at=max(at, coupon.locked_at or at))
+        if taken_back(row.orders.get(event.order_id or "", NO_ORDER)):
+            return Facts(row)
+        if coupon.locked_at is None or coupon.locked_at <= at:
+            coupon = replace(coupon, locked_at=at, locked_by=event.order_id)
     else:
         redeemed = coupon.redeemed if coupon.redeemed is not None and coupon.redeemed.at > at else None
         locked = coupon.locked_at if coupon.locked_at is not None and coupon.locked_at > at else None

@@ -162,6 +162,8 @@ class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
     redeemed: Mark | None = None
     revoked: Mark | None = None
     locked_at: int | None = None
+    locked_by: str | None = None
+    """The order that it waits for, if the lock names one."""
     returned_at: int | None = None
 
 

@@ -16,7 +16,7 @@ from app.core.facts import Group, Happening, Reversal, groups_of, left_of
 from app.core.moment import Moment
 from app.core.row import MAX_ENDED_RUNS, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import NO_ORDER, Scope, is_paid, usable
+from app.core.scope import NO_COUPON, NO_ORDER, Scope, is_paid, usable
 
 #: A run that more purchases than this have ended is not kept for their reversal.
 MAX_ENDS = 2
@@ -56,9 +56,8 @@ def _thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
         return ""
     if rule.key == "order":
         return happening.order_id
-    if happening.coupon_id is None:
-        return None
-    return happening.coupon_id if rule.key == "coupon" else _pack_of(row, happening.coupon_id)
+    coupon_id = happening.coupon_id or ""  # a coupon's event has one: the catalogue sees to it
+    return coupon_id if rule.key == "coupon" else _pack_of(row, coupon_id)
 
 
 def _entry_keys(row: Row, rule: Rule, enter: Enter, happening: Happening) -> Iterable[tuple[str, dict[str, Any]]]:
@@ -239,14 +238,16 @@ def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
     waits = happening.kind == rule.holds[0]
     after = []
     for run in runs:
+        held = _waits(row, run, waits)
+        free = run.held and not held
+        run = replace(run, held=held)
         if run.ends and not waits:  # usable again: an end by redemption may have been taken back as well
             ends = _seen_ends(row, rule, run, moment)
             run = replace(run, ends=ends) if ends else _revive(row, rule, replace(run, ends=()), moment)
-        held = _waits(row, run, waits)
-        if run.held and not held and run.timer_at == NEVER and run.step < len(rule.steps):
+        elif free and run.timer_at == NEVER and run.step < len(rule.steps):
             due = max(run.due_at, happening.at, moment.floor)  # what came due while it waited is due now
             run = replace(run, due_at=due, timer_at=due)
-        after.append(replace(run, held=held))
+        after.append(run)
     return _put(row, rule, key, after, moment)
 
 
@@ -286,6 +287,8 @@ def _enter(
     if enter.when is not None and not enter.when(scope):
         return row
     name = run_key(rule.name, key)
+    if rule.key == "pack" and name in row.runs:
+        row = _joined(row, rule, key, happening, moment)
     held = rule.holds is not None and _waits(row, draft)
     draft = replace(draft, ends=_seen_ends(row, rule, draft, moment), held=held)
     before = _makes_room(row, rule, draft, row.runs.get(name, ()))
@@ -301,6 +304,26 @@ def _enter(
     if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.due_at >= moment.floor:
         row = fire(row, name, run, moment)
     return row
+
+
+def _joined(row: Row, rule: Rule, key: str, happening: Happening, moment: Moment) -> Row:
+    """A coupon joins a pack that has a run: what had happened to it counts for the pack, and when the message is due
+    depends on all that are in it."""
+    coupon = row.coupons.get(happening.coupon_id or "", NO_COUPON)
+    for mark in (coupon.redeemed, coupon.revoked):
+        for end in rule.ends:
+            if mark is not None and mark.kind == end.on:
+                past = Happening(mark.kind, mark.at, mark.event_id, mark.kind, mark.order_id, coupon.coupon_id)
+                row = _end(row, rule, end, key, past, moment)
+    after = []
+    for run in row.runs.get(run_key(rule.name, key), ()):
+        run = replace(run, held=rule.holds is not None and _waits(row, run))
+        if not run.ends and not run.step and not run.sequence:
+            due = due_of(row, rule, run, 0, run.entered_at, moment)
+            if due >= moment.floor:
+                run = replace(run, due_at=due, timer_at=due)
+        after.append(run)
+    return _put(row, rule, key, after, moment)
 
 
 def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tuple[Run, ...] | None:
@@ -409,7 +432,7 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                     run = _close(row, rule, run, f"order {order_id} was taken back", moment)
                     moment.tally("runs", "taken_back", rule.name)
                 release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
-            elif any(m.order_id == order_id for m in run.ends):
+            elif any(m.order_id == order_id and m.at >= moment.floor - REVERSAL_WINDOW for m in run.ends):
                 ends = tuple(m for m in run.ends if m.order_id != order_id)
                 run = replace(run, ends=ends, held=rule.holds is not None and _waits(row, run, run.held))
                 after.append(run if run.ends else _revive(row, rule, run, moment))

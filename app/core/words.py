@@ -49,7 +49,7 @@ def length(span: int) -> str:
 def worth(coupon: Coupon) -> str:
     """'20.00 CNY off', '15 % off', 'free shipping', 'a gift'."""
     if coupon.kind == "percent":
-        return f"{coupon.value} % off"
+        return f"{coupon.value} % off" if coupon.value else "a percentage off"
     if coupon.kind == "amount":
         return f"{coupon.value} {coupon.currency} off" if coupon.value else "an amount off"
     return "free shipping" if coupon.kind == "shipping" else "a gift"
@@ -60,9 +60,9 @@ def value(name: str, scope: Scope, zone: ZoneInfo) -> str:
     variable = VARIABLES[name]
     found = variable.read(scope)
     if variable.kind == "instant":
-        return "never" if found >= NEVER else day(found, zone)
+        return day(found, zone) if 0 <= found < NEVER else "never"
     if variable.kind == "duration":
-        return length(found)
+        return length(found) if found < NEVER else "an unlimited time"
     if variable.kind == "money":
         return worth(found)
     return str(found)
@@ -73,7 +73,7 @@ def fact(name: str, scope: Scope, zone: ZoneInfo) -> object:
     variable = VARIABLES[name]
     found = variable.read(scope)
     if variable.kind == "instant":
-        return None if found >= NEVER else format_instant(found, zone)
+        return format_instant(found, zone) if 0 <= found < NEVER else None
     if variable.kind == "duration":
         return None if found >= NEVER else _iso(found)
     if variable.kind == "money":

@@ -58,7 +58,9 @@ class _Reader:
         self.file = file
         self.policy = policy
         self.problems = problems
+        before = len(problems)
         self.data, self.lines = located(text, file, problems)
+        self.unreadable = not self.data and len(problems) > before
         self.key = "user"
 
     def fail(self, path: tuple[str | int, ...], text: str) -> None:
@@ -124,6 +126,8 @@ class _Reader:
     # -- the rule
 
     def rule(self) -> Rule | None:
+        if self.unreadable:
+            return None
         before = len(self.problems)
         self.known(self.data, _TOP, ())
         for name in ("rule", "version", "family", "about", "enter", "steps", "send", "reason", "reentry"):
@@ -161,10 +165,9 @@ class _Reader:
         if re.search("[{}]", words.without_names(rule.reason)):
             self.fail(("reason",), "A value is written {coupon.id}: small letters and dots between braces, no spaces.")
         self.names(("facts",), rule.facts)
-        if not rule.steps:
-            self.fail(("steps",), "A rule needs at least one step.")
-        if not rule.enter:
-            self.fail(("enter",), "A rule needs an event that enters it.")
+        for name, what in (("enter", "event that enters it"), ("steps", "step")):
+            if self.data.get(name) == []:
+                self.fail((name,), f"A rule needs at least one {what}.")
         return rule if len(self.problems) == before else None
 
     def names(self, path: tuple[str | int, ...], names: Any) -> None:
@@ -190,7 +193,8 @@ class _Reader:
         if isinstance(start, dict) and set(start) == {"since"}:
             text = str(start["since"])
             try:
-                return f"since:{parse_instant(text if ':' in text else f'{text}T00:00:00', self.policy.zone)}"
+                day = re.fullmatch(r"\d{4}-\d\d-\d\d", text)
+                return f"since:{parse_instant(f'{text}T00:00:00' if day else text, self.policy.zone)}"
             except BadInstant as problem:
                 self.fail(("start", "since"), str(problem))
                 return None
@@ -293,11 +297,11 @@ class _Reader:
         data = self.data.get("send", {})
         if not isinstance(data, dict):
             self.fail(("send",), "'send' is a mapping with action, class, channels, priority and expires_after.")
-            data = {}
+            return Send("contact", "marketing", (), 0, None, 0)
         self.known(data, _SEND, ("send",))
         channels = self.listed(data, "channels", ("send", "channels"))
         action = self.choice(data.get("action", "contact"), ("contact", "grant"), ("send", "action"), "action")
-        if action == "contact" and not channels:
+        if action == "contact" and not channels and not data.get("channels"):
             self.fail(("send",), "A contact needs 'channels', the preferred one first.")
         priority = data.get("priority", 10)
         if type(priority) is not int:

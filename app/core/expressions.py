@@ -103,7 +103,8 @@ def _cel_problem(text: str, key: str, message: str) -> str:
         name = next((n for n in mentioned if n not in names_for(key)), head)
         return f"In '{text}': {unknown_name(name, key)}"
     first = next((line for line in message.splitlines() if "ERROR" in line), message.splitlines()[0])
-    return f"'{text}' is not a condition: {first.split('|')[0].split('ERROR:')[-1].strip()}"
+    why = re.sub(r"^.*<input>:\d+:\d+: | expecting .*$| \|.*$", "", first)
+    return f"'{text}' is not a condition: {why.strip()}"
 
 
 class _Timing(ast.NodeVisitor):
@@ -175,6 +176,9 @@ def timing(text: str, key: str, wanted: str) -> Callable[[Scope], int]:
         raise compiler.fail("it cannot be read.") from error
     kind, read = compiler.compile(tree.body)
     if kind != wanted:
-        article = "an" if wanted == "instant" else "a"
-        raise compiler.fail(f"it is a {kind}, and {article} {wanted} is needed here.")
+        raise compiler.fail(f"it is {_a(kind)}, and {_a(wanted)} is needed here.")
     return read
+
+
+def _a(kind: str) -> str:
+    return f"an {kind}" if kind == "instant" else f"a {kind}"

@@ -68,9 +68,9 @@ def test_the_users_zone_is_that_of_the_profile_else_the_shops() -> None:
 
 
 def test_a_reason_is_filled_with_values_in_words() -> None:
-    text = "{coupon.id} ({coupon.worth}) of {coupon.issued_at}, until {coupon.expires_at}, {waited}, {user.paid_orders}."
+    text = "{coupon.id} ({coupon.worth}) of {coupon.issued_at} to {coupon.expires_at}, {waited}, {user.paid_orders}."
     filled = words.fill(text, scope(value="20.00", currency="CNY"), SHANGHAI)
-    assert filled == "c-1 (20.00 CNY off) of 1 March, until never, 7 days, 0."
+    assert filled == "c-1 (20.00 CNY off) of 1 March to never, 7 days, 0."
     assert words.names_in(text) == [
         "coupon.id",
         "coupon.worth",
@@ -79,7 +79,7 @@ def test_a_reason_is_filled_with_values_in_words() -> None:
         "waited",
         "user.paid_orders",
     ]
-    assert words.without_names(text) == " () of , until , , ."
+    assert words.without_names(text) == " () of  to , , ."
 
 
 def test_facts_are_for_machines() -> None:

@@ -1,0 +1,161 @@
+"""Rule files: what they come to mean, and every mistake with its file, its line and a way out, all at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from app.core import catalogue_file
+from app.core.policy import Policy
+from app.core.problems import CatalogueError
+from app.rulebook import SHIPPED
+from tests.core.shop import DAY, HOUR, SHOP, at, catalogue, rule_text
+
+LINES = {name: number for number, name in enumerate(
+    ["rule", "version", "family", "about", "enter", "ends", "steps", "send", "reason", "reentry", "more"], start=1
+)}  # fmt: skip
+
+_BROKEN = yaml.safe_load(Path(__file__).with_name("broken_rules.yaml").read_text())
+
+
+def problems(*texts: str) -> list[str]:
+    with pytest.raises(CatalogueError) as caught:
+        catalogue_file.read({f"{number}.yaml": text for number, text in enumerate(texts)}, Policy())
+    return [str(problem) for problem in caught.value.problems]
+
+
+def problem(**changes: str | None) -> tuple[str, str]:
+    """The one mistake of an otherwise right rule: (name of the setting in whose line it is, text)."""
+    (found,) = problems(rule_text(**changes))
+    file, line, text = found.split(":", 2)
+    assert file == "0.yaml"
+    return next((name for name, number in LINES.items() if number == int(line)), line), text.strip()
+
+
+# -- what is right
+
+
+def test_the_shipped_catalogue_is_read_and_indexed_by_event() -> None:
+    assert list(SHOP.rules) == ["coupon_unused", "replenishment", "winback"]
+    assert [rule.name for rule, _ in SHOP.entered_by["OrderPaid"]] == ["replenishment", "winback"]
+    assert [rule.name for rule, _ in SHOP.ended_by["OrderPaid"]] == ["replenishment", "winback"]
+    assert [rule.name for rule in SHOP.held_by["CouponLocked"]] == ["coupon_unused"]
+    coupon = SHOP.rules["coupon_unused"]
+    assert (coupon.key, coupon.reentry, coupon.holds) == ("pack", "every_key", ("CouponLocked", "CouponReturned"))
+    assert coupon.send.channels == ("push", "wechat_service", "sms")
+    assert coupon.send.expires_after == 36 * HOUR
+    assert coupon.facts == ("coupon.issued_at", "coupon.value", "coupon.expires_at")
+    assert SHOP.rules["replenishment"].retime_on == {"OrderReceived", "OrderRefunded"}
+
+
+def test_the_texts_of_the_shipped_files_are_all_that_is_needed() -> None:
+    texts = {
+        path.name: path.read_text()
+        for path in SHIPPED.glob("*.yaml")
+        if path.name not in ("shop.yaml", "intervals.yaml")
+    }
+    assert list(catalogue_file.read(texts, Policy()).rules) == list(SHOP.rules)
+
+
+def test_what_may_be_left_out_has_a_default() -> None:
+    (rule,) = catalogue(rule_text(ends=None, send="{channels: [sms]}")).rules.values()
+    assert (rule.ends, rule.end_at, rule.holds, rule.check, rule.facts) == ((), (), None, None, ())
+    assert (rule.mode, rule.start, rule.cooldown) == ("live", None, 0)
+    assert (rule.send.action, rule.send.kind, rule.send.priority, rule.send.collapse) == (
+        "contact",
+        "marketing",
+        10,
+        None,
+    )
+    assert rule.send.expires_after == DAY
+
+
+def test_a_grant_needs_no_channel() -> None:
+    (rule,) = catalogue(rule_text(send="{action: grant}")).rules.values()
+    assert (rule.send.action, rule.send.channels) == ("grant", ())
+
+
+def test_a_cooldown_is_a_reentry_with_a_length() -> None:
+    (rule,) = catalogue(rule_text(reentry="{cooldown: 30d}")).rules.values()
+    assert (rule.reentry, rule.cooldown) == ("cooldown", 30 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("text", "start"),
+    [
+        ("none", "none"),
+        ("state_only", "state-only"),
+        ("state-only", "state-only"),
+        ("{since: 2026-03-01}", f"since:{at('03-01 00:00')}"),
+        ("{since: 2026-03-01T12:00:00+08:00}", f"since:{at('03-01 12:00')}"),
+        ("{since: '2026-03-01T04:00:00Z'}", f"since:{at('03-01 12:00')}"),
+        ("{since: '2026-03-01 12:00:00'}", f"since:{at('03-01 12:00')}"),
+        (None, None),
+    ],
+)
+def test_a_start_is_what_the_shard_understands(text: str | None, start: str | None) -> None:
+    (rule,) = catalogue(rule_text(start=text)).rules.values()
+    assert rule.start == start
+
+
+def test_a_step_at_once_is_due_with_the_entry() -> None:
+    (rule,) = catalogue(rule_text(steps="[{at_once: true}, {after: 1d}]")).rules.values()
+    assert [step.at_once for step in rule.steps] == [True, False]
+
+
+# -- a file for each kind of mistake
+
+
+@pytest.mark.parametrize("name", ["rule", "version", "family", "about", "enter", "steps", "send", "reason", "reentry"])
+def test_what_is_missing_is_said(name: str) -> None:
+    found = problems(rule_text(**{name: None}))
+    assert f"0.yaml:1: '{name}' is missing. Every rule has one." in found
+
+
+@pytest.mark.parametrize("case", _BROKEN, ids=[str(case["with"]) for case in _BROKEN])
+def test_each_mistake_is_said_where_it_is_and_with_a_way_out(case: dict) -> None:
+    place, message = problem(**case["with"])
+    assert message == case["says"]
+    assert place == case.get("line", place)
+
+
+def test_an_instant_that_a_start_cannot_be_read_from_is_said_in_words() -> None:
+    assert "'spring' is not RFC 3339" in problem(start="{since: 'spring'}")[1]
+
+
+def test_an_end_without_an_event_is_a_mistake_beside_its_others() -> None:
+    found = problems(rule_text(ends="[{when: 'waited > 5'}]"))
+    assert len(found) == 2
+    assert found[0].startswith("0.yaml:6: 'None' is no event.")
+    assert found[1].startswith("0.yaml:6: 'waited > 5' is not a condition: found no matching overload")
+
+
+def test_all_mistakes_of_all_files_are_reported_at_once() -> None:
+    first = rule_text(family="coupons", steps="[{after: 10 days}, {after: 1d, at: waited}]", reason="'{x.y}'")
+    second = rule_text(rule="b_rule", send="{channels: [pigeon, push], priority: 1.5}")
+    found = problems(first, "a: [", second, rule_text(rule="c_rule"))
+    places = [tuple(each.split(":")[:2]) for each in found]
+    assert places == [("0.yaml", line) for line in "37779"] + [("1.yaml", "1")] + [("2.yaml", "8")] * 2
+
+
+def test_two_rules_of_one_name_are_refused() -> None:
+    assert problems(rule_text(), rule_text()) == [
+        "1.yaml:1: There is another rule called 'a_rule'. Give one of them another name."
+    ]
+
+
+def test_lists_over_several_lines_are_pointed_into() -> None:
+    text = rule_text(steps="\n  - {after: 1d}\n  - {after: x}\n", ends="\n  - {on: OrderPaid}\n  - {on: OrderPaidd}\n")
+    assert problems(text) == [
+        "0.yaml:8: 'OrderPaidd' is no event. Did you mean 'OrderPaid'?",
+        (
+            "0.yaml:12: 'x' is not a timing: There is no 'x'. Known: "
+            "entered_at, waited, user.paid_orders, user.last_order_at, baseline.last_order_at, user.silent_for."
+        ),
+    ]
+
+
+def test_an_empty_file_lacks_everything() -> None:
+    assert {each.split("'")[1] for each in problems("") if "missing" in each} == set(LINES) - {"ends", "more"}

@@ -15,6 +15,10 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "kafka": ("app.cli.kafka", "The embedded Apache Kafka: up, down, status."),
     "topics": ("app.cli.topics", "Create all topics with their settings; safe to repeat."),
+    "rules": ("app.cli.rules", "The catalogue: check, list, show, try, schema."),
+    "why": ("app.cli.why", "A user's timeline in words: what happened, what went out, what was held and why."),
+    "dead-letters": ("app.cli.dead_letters", "Messages that could not be used: list, redrive."),
+    "quarantine": ("app.cli.quarantine", "Set one event aside that stops a shard."),
     "replay": ("app.cli.replay", "Publish events from a file or a data set, in time order."),
     "watch": ("app.cli.watch", "Print triggers as they come, a line each."),
     "demo": ("app.cli.demo", "Kafka, a worker and a year of real purchases, start to end."),

@@ -1,0 +1,225 @@
+"""`lifecycle why USER`: everything that is known of a user, as a timeline in words."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, tzinfo
+from typing import Any, Final, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo
+
+import click
+import msgspec
+from aiokafka import TopicPartition
+from rich.console import Console
+
+from app import rulebook
+from app.cli import reading
+from app.cli.terminal import width
+from app.core.problems import CatalogueError
+from app.core.row import NewerRow, Row, decode
+from app.explain import timeline
+from app.explain.timeline import Entry
+from app.processor import partition_of
+from app.settings import Settings, SettingsError, load_settings
+from app.topics import CHANGELOG, TopicProblem, changelog, specs
+from schemas import codec
+from schemas.codec import DecodeOptions
+from schemas.envelope import TRIGGER_RETRACTED
+from schemas.events import Event, ProfileUpdated
+from schemas.instant import BadInstant, parse_instant
+from schemas.triggers import Decision, Outcome, Retraction, StageChange, Trigger
+
+_RETRACTED: Final = ("ce_type", TRIGGER_RETRACTED.encode())
+
+T = TypeVar("T")
+
+
+@click.command()
+@click.argument("user")
+@click.option("--rule", help="Only what concerns this rule, beside what happened.")
+@click.option("--since", metavar="TIME", help="Only from this instant on; reads less, so it is quicker.")
+@click.pass_context
+def command(context: click.Context, user: str, rule: str | None, since: str | None) -> None:
+    """Tell USER's timeline: what happened, what was considered, what went out, what was held back and why.
+
+    Reads what Kafka still keeps of the user's partition: events as long as upstream keeps them, decisions for a month,
+    triggers for a week. A run that ended before its step was due left no decision: what ended it stands among what
+    happened. Exit code 1 when nothing is known of the user.
+    """
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
+    try:
+        settings = load_settings()
+        begin = parse_instant(since, settings.assume_zone) if since else None
+        known = asyncio.run(read(settings, user, begin))
+    except BadInstant as problem:
+        raise click.BadParameter(str(problem), param_hint="--since") from problem
+    except (SettingsError, TopicProblem, reading.ReadProblem) as problem:
+        raise click.ClickException(str(problem)) from problem
+    zone = zone_of(known, settings)
+    if known.nothing:
+        click.echo(_nothing(user, settings, since), err=True)
+        context.exit(1)
+    for line in told(user, known, rule, zone, begin):
+        click.echo(line)
+
+
+def _nothing(user: str, settings: Settings, since: str | None) -> str:
+    partition = partition_of(user.encode(), settings.partitions, settings.partitioner)
+    when = f" since {since}" if since else ""
+    return (
+        f"Nothing is known of {timeline.printable(user)}{when}: no event, no decision, no trigger and no state in "
+        f"partition {partition} of {settings.kafka_bootstrap}. Check the spelling; ids are compared exactly."
+    )
+
+
+class Known(NamedTuple):
+    """What was found of a user."""
+
+    events: list[Event]
+    unusable: list[tuple[int, str, str, str]]
+    """Of dead letters: (when in microseconds, code, reason, field)."""
+    decisions: list[Decision]
+    triggers: list[Trigger]
+    retractions: list[Retraction]
+    stages: list[StageChange]
+    outcomes: list[Outcome]
+    row: Row | None
+    row_problem: str
+
+    @property
+    def nothing(self) -> bool:
+        """Whether there is nothing at all."""
+        return not any(self)
+
+
+# -- reading
+
+
+async def read(settings: Settings, user: str, since: int | None = None) -> Known:
+    """Reads the user's partition of every topic of this deployment up to its end. Raises TopicProblem, ReadProblem."""
+    partition = partition_of(user.encode(), settings.partitions, settings.partitioner)
+    topics = {spec.name: spec.logical for spec in specs(settings)}
+    places = [TopicPartition(name, partition) for name, logical in topics.items() if logical != CHANGELOG]
+    state = TopicPartition(changelog(settings), partition)
+    found: dict[str, list[Any]] = {}
+    row: bytes | None = None
+    async with reading.reader(settings) as consumer:
+        where = await reading.bounds(consumer, places, since) | await reading.bounds(consumer, [state])
+        with Console(stderr=True).status("reading") as status:
+
+            def show(done: int, of: int) -> None:
+                status.update(f"read {done:,} of about {of:,} records of partition {partition}")
+
+            async for tp, portion in reading.records(consumer, where, show):
+                own = [record for record in portion if record.key == user.encode()]
+                if tp == state:
+                    row = own[-1].value if own else row
+                elif own:
+                    found.setdefault(topics[tp.topic], []).extend(own)
+    return _known(settings, found, row)
+
+
+def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None) -> Known:
+    triggers = [record for name, records in found.items() if name.startswith("triggers.") for record in records]
+    row, problem = None, ""
+    try:
+        row = decode(state) if state else None
+    except (NewerRow, msgspec.DecodeError) as error:
+        problem = str(error)
+    return Known(
+        events=_events(settings, found),
+        unusable=[_letter(record) for record in found.get("dead-letters", ())],
+        decisions=_messages(found.get("decisions", ()), Decision),
+        triggers=_messages((r for r in triggers if _RETRACTED not in r.headers), Trigger),
+        retractions=_messages((r for r in triggers if _RETRACTED in r.headers), Retraction),
+        stages=_messages(found.get("lifecycle.stages", ()), StageChange),
+        outcomes=_messages(found.get("outcomes", ()), Outcome),
+        row=row,
+        row_problem=problem,
+    )
+
+
+def _events(settings: Settings, found: dict[str, list[Any]]) -> list[Event]:
+    """The usable ones; what is not usable stands among the dead letters, with its reason."""
+    options = DecodeOptions(
+        clock_skew=settings.clock_skew, assume_zone=settings.assume_zone, unknown_types=settings.unknown_types
+    )
+    events = []
+    for name in settings.inputs:
+        for record in found.get(name, ()):
+            message = codec.decode(name, record.key, record.value, record.timestamp, options)
+            if isinstance(message, Event):
+                events.append(message)
+    return events
+
+
+def _letter(record: Any) -> tuple[int, str, str, str]:
+    said = {name: value.decode(errors="replace") for name, value in record.headers}
+    try:
+        at: int = parse_instant(said.get("dlq.rejected_at", ""))
+    except BadInstant:
+        at = record.timestamp * 1000
+    return at, said.get("dlq.reason_code", "?"), said.get("dlq.reason", ""), said.get("dlq.field", "")
+
+
+def _messages(records: Iterable[Any], kind: type[T]) -> list[T]:
+    """The records that are of this kind; what anybody else may have written is passed over."""
+    messages = []
+    for record in records:
+        try:
+            messages.append(msgspec.json.decode(record.value or b"", type=kind))
+        except msgspec.DecodeError:
+            continue
+    return messages
+
+
+# -- telling
+
+
+def zone_of(known: Known, settings: Settings) -> tzinfo:
+    """The user's zone: of the state, else of the latest profile, else the shop's."""
+    profiles = sorted((e for e in known.events if isinstance(e, ProfileUpdated) and e.time_zone), key=_when)
+    name = known.row.zone if known.row and known.row.zone else profiles[-1].time_zone if profiles else None
+    try:
+        return ZoneInfo(name) if name else rulebook.load(settings.rules).policy.zone
+    except (CatalogueError, KeyError, ValueError, OSError):
+        return UTC
+
+
+def _when(event: Event) -> int:
+    return event.occurred_at
+
+
+def told(user: str, known: Known, rule: str | None, zone: tzinfo, since: int | None = None) -> list[str]:
+    """The timeline, line by line."""
+    entries = [entry for entry in timeline.in_time(_entries(known, rule, zone)) if since is None or entry.at >= since]
+    lines = [f"{timeline.printable(user)} (times in {getattr(zone, 'key', zone)})"]
+    lines += timeline.render(entries, zone, width())
+    runs = [run for run in timeline.alive(known.row) if rule in (None, run.rule)] if known.row else []
+    lines += [f"still to come: {line}" for line in timeline.to_come(runs, zone)]
+    if known.row_problem:
+        lines.append(f"What is still to come cannot be told: {known.row_problem}")
+    counts = Counter(entry.word for entry in entries)
+    return [*lines, ", ".join(f"{count} {word}" for word, count in counts.items()) + "."] if entries else lines
+
+
+def _entries(known: Known, rule: str | None, zone: tzinfo) -> list[Entry]:
+    copies = Counter(event.event_id for event in known.events)
+    entries = []
+    for event in sorted(known.events, key=_when):
+        times = copies.pop(event.event_id, 0)
+        if times:
+            note = f"published {times} times, counted once" if times > 1 else ""
+            entries.append(timeline.happened(event, zone, note))
+    entries += [timeline.rejected(*letter) for letter in known.unusable]
+    entries += [timeline.moved(change) for change in known.stages]
+    entries += timeline.decided(
+        (d for d in known.decisions if rule in (None, d.rule)),
+        (t for t in known.triggers if rule in (None, t.rule)),
+        (r for r in known.retractions if rule in (None, r.rule)),
+        zone,
+    )
+    return entries + [timeline.came_of_it(one) for one in known.outcomes if rule in (None, one.rule)]

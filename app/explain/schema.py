@@ -1,0 +1,189 @@
+"""The JSON Schema of rule files, so that editors complete and check them. Made from the reader's own tables.
+
+The reader stays the judge: what it refuses may pass here (whether a name exists in the view, whether an event carries
+a key), never the reverse.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from app.core import catalogue_file as reader
+from app.core.policy import CHANNELS
+from app.explain.language import EVENTS
+from schemas.events import EVENT_TYPES
+
+Schema = dict[str, Any]
+
+ID: Final = "urn:lifecycle-triggers:schema:rule:v1"
+_DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
+_NAME: Final = "^[a-z][a-z0-9_]*$"
+
+_DURATION: Final[Schema] = {
+    "type": "string",
+    "pattern": r"^\s*[0-9]+(d|h|min|s)\s*$",
+    "description": "A whole number and a unit, such as 7d, 36h, 15min or 30s.",
+}
+_TIMING: Final[Schema] = {
+    "type": "string",
+    "minLength": 1,
+    "description": "A sum of instants and durations: 7d, coupon.expires_at - 3d, min(7d, coupon.validity / 2).",
+}
+_CONDITION: Final[Schema] = {
+    "type": ["string", "boolean"],
+    "description": "A condition in CEL, such as coupon.expires_in > duration('72h').",
+}
+_EVENT: Final[Schema] = {
+    "description": "An event of the contract.",
+    "oneOf": [{"const": kind, "description": EVENTS.get(kind, kind)} for kind in EVENT_TYPES],
+}
+_DEFS: Final = {"duration": _DURATION, "timing": _TIMING, "condition": _CONDITION, "event": _EVENT}
+
+
+def rule_schema() -> Schema:
+    """The published schema of a rule file."""
+    properties = _properties(reader._TOP, _SETTINGS)
+    properties["enter"] = {
+        "description": "The events that enter the rule; one, or a list.",
+        **_one_or_more(_mapping(reader._ENTER, _ENTRY, ["on"])),
+    }
+    properties["ends"] = {
+        "description": "What ends a run at once: events, and instants.",
+        **_one_or_more(_mapping(reader._END, _END, [])),
+    }
+    properties["steps"] = {
+        "description": "When to act. Each step has exactly one of after, at and at_once.",
+        **_one_or_more(_mapping(reader._STEP, _STEP, [])),
+    }
+    properties["send"] = {"description": "What goes out.", **_mapping(reader._SEND, _SEND, [])}
+    return {
+        "$schema": _DIALECT,
+        "$id": ID,
+        "title": "A rule of the lifecycle catalogue",
+        "description": "One file, one rule. `lifecycle rules check` knows the rest, and says it in sentences.",
+        "type": "object",
+        "properties": properties,
+        "required": ["rule", "version", "family", "about", "enter", "steps", "send", "reason", "reentry"],
+        "additionalProperties": False,
+        "$defs": _DEFS,
+    }
+
+
+def _properties(names: Iterable[str], said: dict[str, Schema]) -> dict[str, Schema]:
+    """The reader's settings in the order of this file; one that has no entry here may hold anything."""
+    known = set(names)
+    return {name: said.get(name, {}) for name in [*(n for n in said if n in known), *sorted(known - said.keys())]}
+
+
+def _mapping(names: Iterable[str], said: dict[str, Schema], required: list[str]) -> Schema:
+    schema: Schema = {"type": "object", "properties": _properties(names, said), "additionalProperties": False}
+    return {**schema, "required": required} if required else schema
+
+
+def _one_or_more(entry: Schema) -> Schema:
+    return {"anyOf": [entry, {"type": "array", "items": entry}]}
+
+
+def _ref(name: str, description: str) -> Schema:
+    return {"$ref": f"#/$defs/{name}", "description": description}
+
+
+def _choice(values: Iterable[str], description: str, default: str | None = None) -> Schema:
+    schema: Schema = {"description": description, "enum": [*values]}
+    return {**schema, "default": default} if default else schema
+
+
+_SETTINGS: Final[dict[str, Schema]] = {
+    "rule": {"type": "string", "pattern": _NAME, "description": "The rule's name, such as coupon_unused."},
+    "version": {"type": "integer", "minimum": 1, "description": "Raised with every change of meaning."},
+    "family": _choice(reader.FAMILIES, "Decides the topic: triggers.<family>."),
+    "about": {"type": "string", "description": "What the rule is for, in a sentence for people."},
+    "enter": {},
+    "ends": {},
+    "steps": {},
+    "holds": {
+        "type": "object",
+        "description": "The event that makes a run wait, and the event that lets it go on.",
+        "properties": {"from": {"$ref": "#/$defs/event"}, "until": {"$ref": "#/$defs/event"}},
+        "required": ["from", "until"],
+        "additionalProperties": False,
+    },
+    "retime_on": {
+        "type": "array",
+        "description": "Events of the entry's order after which the pending step is timed anew.",
+        "items": {"enum": [*reader._RETIMES]},
+    },
+    "check": _ref("condition", "Asked again at the moment of release."),
+    "send": {},
+    "reason": {
+        "type": "string",
+        "description": "Why, in a sentence with values of the view between braces: Coupon {coupon.id} expires soon.",
+    },
+    "facts": {
+        "type": "array",
+        "description": "Names of the view whose values go with the trigger.",
+        "items": {"type": "string"},
+    },
+    "reentry": {
+        "description": "Who may enter again.",
+        "anyOf": [
+            {"enum": ["once", "every_key", "after_exit"]},
+            {
+                "type": "object",
+                "properties": {"cooldown": {"$ref": "#/$defs/duration"}},
+                "required": ["cooldown"],
+                "additionalProperties": False,
+            },
+        ],
+    },
+    "goal": {
+        "type": "object",
+        "description": "What it is meant to bring about, such as {on: CouponRedeemed, within: 7d}.",
+        "properties": {"on": {"$ref": "#/$defs/event"}, "within": {"$ref": "#/$defs/duration"}},
+    },
+    "mode": _choice(["live", "shadow"], "shadow: everything is decided and recorded, nothing is to be sent.", "live"),
+    "start": {
+        "description": "What is done about history when the rule is switched on.",
+        "anyOf": [
+            {"enum": ["none", "state_only", "state-only"]},
+            {
+                "type": "object",
+                "properties": {"since": {"type": "string"}},
+                "required": ["since"],
+                "additionalProperties": False,
+            },
+        ],
+    },
+}
+_ENTRY: Final[dict[str, Schema]] = {
+    "on": {"$ref": "#/$defs/event"},
+    "key": _choice(reader.KEYS, "What a run is about: each one has its own.", "user"),
+    "each": _choice(["line"], "One run for each product type among the lines; goes with key: product_type."),
+    "when": _ref("condition", "Who enters: only if this holds at the entry."),
+    "at": _ref("timing", "The instant of entry, where it is not the event's own."),
+}
+_END: Final[dict[str, Schema]] = {
+    "on": {"$ref": "#/$defs/event"},
+    "same": _choice(["product_type"], "Only when the event is about the same one."),
+    "when": _ref("condition", "Only if this holds."),
+    "at": _ref("timing", "An instant that ends the run."),
+}
+_STEP: Final[dict[str, Schema]] = {
+    "after": _ref("timing", "A duration; counts from the step before, the first one from the entry."),
+    "at": _ref("timing", "An instant."),
+    "at_once": {"const": True, "description": "The first step, in the moment of the entry."},
+    "offer": {"type": "string", "description": "The coupon batch that goes with it."},
+}
+_SEND: Final[dict[str, Schema]] = {
+    "action": _choice(["contact", "grant"], "Say something, or give something.", "contact"),
+    "class": _choice(["marketing", "transactional"], "transactional: what was ordered, not advertised.", "marketing"),
+    "channels": {
+        "type": "array",
+        "description": "The preferred one first.",
+        "items": {"enum": [*CHANNELS]},
+    },
+    "priority": {"type": "integer", "default": 10, "description": "Among messages that compete; the higher wins."},
+    "collapse": {"type": "string", "description": "Messages that share it replace each other."},
+    "expires_after": _ref("duration", "How long it is worth sending."),
+}

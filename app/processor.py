@@ -40,6 +40,9 @@ HOT_ROWS = 100_000
 STALE_TIMERS = 100_000
 BEGINNING = 0
 """Merged time before anything was seen."""
+#: CLOCK=wall: merged time is written at least this often while nothing else is, microseconds: a crash sets it back by
+#: no more.
+IDLE_NOTE = 60_000_000
 
 
 class Record(NamedTuple):
@@ -155,6 +158,7 @@ class Processor:
         self._timers: dict[str, int] = {}
         self._meta = _Meta()
         self._meta_dirty = False
+        self._noted = BEGINNING  # merged time as the changelog has it
         self._now = BEGINNING
         self._look: int | None = None  # the look that merged time is on its way to
         self._look_ends: dict[str, int] = {}  # its inputs that have not been applied up to their ends
@@ -445,6 +449,8 @@ class Processor:
         if fired < limit:
             self._meta.merged = max(self._meta.merged, self._look)
             self._look = None
+            if self._meta.merged - self._noted >= IDLE_NOTE:
+                self._meta_dirty = True
         return fired
 
     def _said(self, limit: int) -> int:
@@ -520,6 +526,7 @@ class Processor:
             self._cold[user] = data
             rows.append((user.encode(), data))
         rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))
+        self._noted = self._meta.merged
         batch = Batch(rows, self._outputs, self._offsets, self._counts)
         self._dirty, self._outputs, self._offsets, self._counts = {}, [], {}, Counter()
         self._meta_dirty = False

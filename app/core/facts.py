@@ -275,7 +275,9 @@ def _paid(row: Row, event: ev.OrderPaid) -> Facts:
     new = _with_order(row, order)
     if not is_paid(order):  # its cancellation or refund was here first; goods that stayed run out all the same
         left = left_of(order)
-        return Facts(new, (happening_of(event)._replace(groups=left, counts=False),) if left else ())
+        stayed = [happening_of(event)._replace(groups=left, counts=False)] if left else []
+        new, freed = _reverse_coupons(new, order, event)
+        return Facts(new, (*stayed, *freed))
     at, event_id = event.occurred_at, event.event_id
     happenings = [happening_of(event)._replace(groups=groups_of(order))]
     for coupon_id in event.coupons_used:
@@ -344,10 +346,8 @@ def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
     purchase = taken_back(after) and not taken_back(before)
     happenings = [happening_of(event)]
     if purchase:
-        at, event_id = event.occurred_at, event.event_id
-        new, freed = _reverse_coupons(new, after, Mark(at, event_id, "CouponRevoked", after.order_id))
-        for name in freed:
-            happenings.append(Happening("CouponReturned", at, event_id, event.TYPE, after.order_id, name))
+        new, freed = _reverse_coupons(new, after, event)
+        happenings += freed
     no_own = frozenset(n for n, group in was.items() if group.units > 0 and (n not in left or not left[n].units))
     reversal = Reversal(after.order_id, purchase, gone, no_own)
     reversals = (reversal,) if purchase or no_own or gone != frozenset() else ()
@@ -355,19 +355,29 @@ def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
     return Facts(new, tuple(happenings), reversals, after.order_id if fewer else None)
 
 
-def _reverse_coupons(row: Row, order: Order, mark: Mark) -> tuple[Row, list[str]]:
-    """Coupons that the order used or held are free again (their ids); those that it issued are gone."""
+def _reverse_coupons(row: Row, order: Order, event: ev.Event) -> tuple[Row, list[Happening]]:
+    """Coupons that the order used or held are free again (as happenings); those that it issued are gone."""
+    at, event_id = event.occurred_at, event.event_id
     coupons, freed = dict(row.coupons), []
     for name, coupon in row.coupons.items():
         used = coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id
         if used or coupon.locked_by == order.order_id:
-            freed.append(name)
-            coupons[name] = coupon = replace(
-                coupon, redeemed=None if used else coupon.redeemed, locked_at=None, locked_by=None
-            )
+            redeemed = _use_by_an_order(row, coupon) if used else coupon.redeemed
+            coupons[name] = coupon = replace(coupon, redeemed=redeemed, locked_at=None, locked_by=None)
+            freed.append(Happening("CouponReturned", at, event_id, event.TYPE, order.order_id, name))
         if coupon.order_id == order.order_id and coupon.revoked is None:
-            coupons[name] = replace(coupon, revoked=mark)
+            coupons[name] = replace(coupon, revoked=Mark(at, event_id, "CouponRevoked", order.order_id))
     return replace(row, coupons=coupons), freed
+
+
+def _use_by_an_order(row: Row, coupon: Coupon) -> Mark | None:
+    """The use of a coupon by an order that counts; an older use that was heard of as well."""
+    uses = [
+        Mark(order.paid_at, order.paid_event_id, "CouponRedeemed", order.order_id)
+        for order in row.orders.values()
+        if order.paid_at is not None and coupon.coupon_id in order.coupons_used and is_paid(order)
+    ]
+    return max((use for use in uses if use.at > (coupon.returned_at or 0)), key=lambda use: use.at, default=None)
 
 
 def _received(row: Row, event: ev.OrderReceived) -> Facts:
@@ -450,7 +460,10 @@ def _plain(value: Decimal | None) -> str | None:
 
 def _redeem(row: Row, coupon_id: str, mark: Mark, source: str) -> tuple[Row, list[Happening]]:
     coupon = _known_coupon(row, coupon_id)
-    if coupon is None or coupon.redeemed is not None:
+    if coupon is None:
+        return row, []
+    before = coupon.redeemed  # a later use says that the earlier one was taken back, heard of or not
+    if before is not None and (before.at >= mark.at or before.order_id == mark.order_id):
         return row, []
     if taken_back(row.orders.get(mark.order_id or "", NO_ORDER)):
         return row, []

@@ -359,7 +359,7 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
     while index < len(rule.steps):
         due = due_of(row, rule, run, index, due, moment)
         if due >= floor or (run.held and due >= moment.sends_from.get(rule.name, 0)):
-            return replace(run, step=index, due_at=due, timer_at=due, sequence=0)
+            return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
         if not run.ends:
             moment.tally("steps", "passed", rule.name)
         index += 1
@@ -433,7 +433,11 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                     moment.tally("runs", "taken_back", rule.name)
                 release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
             elif any(m.order_id == order_id and m.at >= moment.floor - REVERSAL_WINDOW for m in run.ends):
-                ends = tuple(m for m in run.ends if m.order_id != order_id)
+                ends = (
+                    _seen_ends(row, rule, run, moment)
+                    if rule.key in ("coupon", "pack")
+                    else tuple(m for m in run.ends if m.order_id != order_id)
+                )
                 run = replace(run, ends=ends, held=rule.holds is not None and _waits(row, run, run.held))
                 after.append(run if run.ends else _revive(row, rule, run, moment))
             else:

@@ -1,6 +1,7 @@
 """What a list of events says, read in one go: orders, coupons, and from them every entry into the three rules.
 
-A pure function of the set of events: the order in which they were seen makes no difference. Part of the oracle.
+A function of the set of events: the order in which they were seen only says which coupon of a pack was the first.
+Part of the oracle.
 """
 
 from __future__ import annotations
@@ -223,10 +224,18 @@ def _fate(name: str, seen: Sequence[Event], orders: dict[str, Order]) -> tuple[i
     returned = max((e["at"] for e in mine if e["type"] == "CouponReturned"), default=-1)
     used = [(e["at"], e.get("order_id")) for e in mine if e["type"] == "CouponRedeemed"]
     used += [(e["at"], e["order_id"]) for e in seen if e["type"] == "OrderPaid" and name in e.get("coupons_used", ())]
-    redeemed = [at for at, order in used if at > returned and not (order in orders and orders[order].undone)]
+    redeemed = [at for at, order in used if at > returned and not _undone(orders, order)]
     revoked = [e["at"] for e in mine if e["type"] == "CouponRevoked"]
-    locked = [e["at"] for e in mine if e["type"] == "CouponLocked" and e["at"] > returned]
+    locked = [
+        e["at"]
+        for e in mine
+        if e["type"] == "CouponLocked" and e["at"] > returned and not _undone(orders, e.get("order_id"))
+    ]
     return min(redeemed, default=None), min(revoked, default=None), bool(locked) and not redeemed and not revoked
+
+
+def _undone(orders: dict[str, Order], name: str | None) -> bool:
+    return name in orders and orders[name].undone
 
 
 # -- runs
@@ -284,10 +293,10 @@ def _replenishment(orders: dict[str, Order]) -> Iterator[tuple[tuple[str, str, s
 
 
 def _coupon_unused(seen: Sequence[Event], orders: dict[str, Order]) -> Iterator[tuple[tuple[str, str, str], RunNow]]:
-    """Every coupon, or pack of coupons, from its first issue."""
+    """Every coupon, or pack of coupons, from the first issue that was heard of."""
     coupons = coupons_of(seen, orders)
     for key in sorted({coupon.key for coupon in coupons}):
-        pack = sorted((c for c in coupons if c.key == key), key=lambda c: (c.issued_at, c.entry))
+        pack = [coupon for coupon in coupons if coupon.key == key]
         first = min(pack, key=lambda c: (c.expires, c.coupon_id))
         half = 7 * DAY if first.expires == NEVER else min(7 * DAY, (first.expires - first.valid_from) // 2)
         ends = tuple(at for c in pack for at in (c.redeemed_at, c.revoked_at) if at is not None)

@@ -10,7 +10,7 @@ import random
 from typing import Any, NamedTuple
 
 from schemas.events import EVENT_TYPES
-from tests.simulation.facts import DAY, HOUR
+from tests.simulation.facts import DAY, HOUR, NEVER
 
 SECOND = 1_000_000
 MINUTE = 60 * SECOND
@@ -69,7 +69,7 @@ class _Author:
         for number in range(self.dice.randint(1, 3)):
             self._user(f"u-{self.dice.randint(1, 99)}-{number}")
         self.events.sort(key=lambda e: (e["at"], e["event_id"]))
-        arriving = sorted(((e["at"] + self._delay(), e["event_id"], e) for e in self.events), key=lambda a: a[:2])
+        arriving = sorted(((self._arrival(e["at"]), e["event_id"], e) for e in self.events), key=lambda a: a[:2])
         ops = self._ops_by_events(arriving) if self.clock == "events" else self._ops_by_wall(arriving)
         end = max([START + self.span, *(at for at, _, _ in arriving)]) + self.lateness + 100 * DAY
         return Story(self.seed, self.clock, self.lateness, self.dice.choice((1, 1, 2, 3)), end, tuple(ops))
@@ -79,14 +79,18 @@ class _Author:
     def _often(self, share: float) -> bool:
         return self.dice.random() < share
 
-    def _delay(self) -> int:
-        """How late an event arrives: mostly at once, often within the lateness, seldom much later."""
+    def _arrival(self, at: int) -> int:
+        """When an event arrives: mostly at once, often within the lateness, seldom much later, sometimes just after
+        something that it should have prevented."""
         throw = self.dice.random()
         if throw < 0.6:
-            return 0
-        if throw < 0.9:
-            return self.dice.randint(0, max(self.lateness, 1))
-        return self.dice.choice((MINUTE, HOUR, 12 * HOUR, DAY, 5 * DAY, 30 * DAY)) + self.dice.randint(0, HOUR)
+            return at
+        if throw < 0.85:
+            return at + self.dice.randint(0, max(self.lateness, 1))
+        edges = [edge for edge in self.edges if at <= edge < at + 20 * DAY]
+        if throw < 0.92 and edges:
+            return self.dice.choice(edges) + self.lateness + self.dice.randint(0, 40 * HOUR)
+        return at + self.dice.choice((MINUTE, HOUR, 12 * HOUR, DAY, 5 * DAY, 30 * DAY)) + self.dice.randint(0, HOUR)
 
     def _time(self, after: int, within: int | None = None) -> int:
         """An instant after another one: often on an edge."""
@@ -95,7 +99,8 @@ class _Author:
             last = min(last, after + within)
         edges = [edge for edge in self.edges if after < edge <= last]
         if edges and self._often(0.4):
-            shift = self.dice.choice((-1, 0, 0, 1, -self.lateness, self.lateness, self.lateness + 1, SECOND, HOUR))
+            exact = (-1, 0, 0, 1, -self.lateness, self.lateness, self.lateness + 1)
+            shift = self.dice.choice((*exact, SECOND, HOUR, self.dice.randint(0, 14 * HOUR)))
             return max(after + 1, self.dice.choice(edges) + shift)
         at = self.dice.randint(after + 1, max(last, after + 2))
         if self._often(0.3):
@@ -120,6 +125,8 @@ class _Author:
         for _ in range(self.dice.randint(0, 3)):
             self._tell("UserLoggedIn", user, self._time(START))
         coupons = [self._coupon(user) for _ in range(self.dice.randint(0, 3))]
+        if self._often(0.2):
+            coupons += self._pack(user)
         at = first
         for number in range(self.dice.randint(0, 5)):
             at = self._time(at, within=70 * DAY)
@@ -151,6 +158,15 @@ class _Author:
         event = self._tell("CouponIssued", user, at, **self._terms(user, at))
         return {"coupon_id": event["coupon_id"], "at": at}
 
+    def _pack(self, user: str) -> list[dict[str, Any]]:
+        """Coupons of one pack, each issued by an event of its own."""
+        at, pack, coupons = self._time(START), f"k-{user}-{len(self.events)}", []
+        for _ in range(self.dice.randint(2, 3)):
+            event = self._tell("CouponIssued", user, at, **self._terms(user, at), pack_id=pack)
+            coupons.append({"coupon_id": event["coupon_id"], "at": at})
+            at += self.dice.choice((0, 0, 1, SECOND, 2 * DAY))
+        return coupons
+
     def _order(self, user: str, order: str, at: int, coupons: list[dict[str, Any]]) -> list[dict[str, Any]]:
         lines = [
             {
@@ -162,7 +178,8 @@ class _Author:
             }
             for number in range(self.dice.randint(1, 3))
         ]
-        used = [c["coupon_id"] for c in coupons if c["at"] < at and not c.get("spent") and self._often(0.3)]
+        free = [c for c in coupons if c["at"] < at and c.get("spent", 0) < at]
+        used = [c["coupon_id"] for c in free if self._often(0.3)]
         issued = [self._terms(user, at) for _ in range(self.dice.choice((0, 0, 1, 2)))]
         if len(issued) > 1 and self._often(0.5):
             issued = [{**terms, "pack_id": f"k-{order}"} for terms in issued]
@@ -170,22 +187,36 @@ class _Author:
         if self._often(0.3):
             self._tell("OrderPlaced", user, at - self.dice.randint(1, 3 * HOUR), **content)
         self._tell("OrderPaid", user, at, **content, coupons_used=used, coupons_issued=issued)
-        for coupon in coupons:
-            if coupon["coupon_id"] in used:
-                coupon["spent"] = True
         self.edges += [at + 60 * DAY, at + 90 * DAY]
         intervals = {"milk_powder": 20, "daily_goods": 30, "diapers": 14}
         for name in {str(line["product_type"]) for line in lines} & intervals.keys():
             units = sum(line["quantity"] * line["units"] for line in lines if line["product_type"] == name)
             self.edges.append(at + (intervals[name] * units - 3) * DAY)
-        self._aftermath(user, order, at, lines, used)
+        undone_at = self._aftermath(user, order, at, lines, used)
+        for coupon in coupons:
+            if coupon["coupon_id"] in used:  # an order that is undone sets its coupons free
+                coupon["spent"] = undone_at or NEVER
         return [{"coupon_id": terms["coupon_id"], "at": at} for terms in issued]
 
-    def _aftermath(self, user: str, order: str, at: int, lines: list[dict[str, Any]], used: list[str]) -> None:
-        if self._often(0.3):
+    def _aftermath(self, user: str, order: str, at: int, lines: list[dict[str, Any]], used: list[str]) -> int | None:
+        """What becomes of an order; when it was undone as a whole, if it was."""
+        for _ in range(self.dice.choice((0, 0, 1, 1, 2))):
             self._tell("OrderReceived", user, self._time(at, within=9 * DAY), order_id=order)
-        throw, when = self.dice.random(), self._time(at, within=70 * DAY)
-        undone = throw < 0.25
+        when = self._time(at, within=70 * DAY)
+        undone = self._refunds(user, order, when, lines)
+        for coupon in used:
+            if self._often(0.5):
+                self._tell("CouponRedeemed", user, at, coupon_id=coupon, order_id=order)
+            if undone and self._often(0.5):
+                self._tell("CouponReturned", user, when, coupon_id=coupon, order_id=order)
+            if self._often(0.3):
+                lock = at - self.dice.randint(1, 20 * HOUR)
+                self._tell("CouponLocked", user, lock, coupon_id=coupon, order_id=order)
+        return when if undone else None
+
+    def _refunds(self, user: str, order: str, when: int, lines: list[dict[str, Any]]) -> bool:
+        """Whether the order was undone as a whole."""
+        throw = self.dice.random()
         if throw < 0.1:
             self._tell("OrderCancelled", user, when, order_id=order)
         elif throw < 0.2:
@@ -200,15 +231,11 @@ class _Author:
                 if self._often(0.6):
                     back = [{"product_id": line["product_id"], "quantity": self.dice.randint(1, line["quantity"])}]
                     self._tell("OrderRefunded", user, when, order_id=order, lines=back, goods_returned=goods)
-        for coupon in used:
-            if self._often(0.5):
-                self._tell("CouponRedeemed", user, at, coupon_id=coupon, order_id=order)
-            if undone and self._often(0.5):
-                self._tell("CouponReturned", user, when, coupon_id=coupon, order_id=order)
+        return throw < 0.25
 
     def _fate(self, user: str, coupon: dict[str, Any]) -> None:
         """What becomes of a coupon that no order used."""
-        if coupon.pop("spent", False) or self._often(0.4):
+        if "spent" in coupon or self._often(0.4):
             return
         name, at = coupon["coupon_id"], coupon["at"]
         for kind in self.dice.choice(
@@ -220,10 +247,12 @@ class _Author:
                 ("CouponLocked", "CouponReturned", "CouponRedeemed"),
                 ("CouponRedeemed", "CouponReturned"),
                 ("CouponLocked",),
+                ("CouponLocked", "OrderCancelled"),
             )
         ):
             at = self._time(at, within=20 * DAY)
-            self._tell(kind, user, at, coupon_id=name)
+            thing = {"order_id": f"o-of-{name}"} if kind == "OrderCancelled" or self._often(0.5) else {}
+            self._tell(kind, user, at, **thing, **({} if kind == "OrderCancelled" else {"coupon_id": name}))
 
     # -- what happens to the deployment
 

@@ -61,6 +61,8 @@ class Pending:
     """A step that is to come."""
 
     step: int
+    by_rule: int
+    """When its first step was due by what was known."""
     due: int
     timer: int | None
     """When to look at it; None while it waits for a lock to go."""
@@ -119,18 +121,23 @@ class Person:
             self._appear(name, run, max(floor, self.sends_from))
         elif pending.timer is None and not run.locked:
             pending.due = pending.timer = max(pending.due, event["at"], floor)
-        elif run.rule == "replenishment" and not pending.sequence and run.due != pending.due:
+        elif pending.sequence or pending.step or run.due == pending.by_rule:
+            return
+        elif run.rule == "coupon_unused" and run.due >= floor:
+            pending.by_rule = pending.due = pending.timer = run.due  # another coupon has joined the pack
+        elif run.rule == "replenishment":
             if run.due < self.sends_from:
                 del self.pending[name]
                 self._finish(name, pending)
             else:
-                pending.due, pending.timer = run.due, max(run.due, floor)
+                pending.by_rule = pending.due = run.due
+                pending.timer = max(run.due, floor)
 
     def _appear(self, name: RunId, run: RunNow, floor: int) -> None:
         """A run is there that was not: its steps that are past by now are passed over."""
         while (step := self.steps.get(name, 0)) <= len(FURTHER[run.rule]):
             due = run.due if step == 0 else self.base[name] + FURTHER[run.rule][step - 1]
-            pending = Pending(step, due, due)
+            pending = Pending(step, run.due, due, due)
             if due >= floor or (run.locked and due >= self.sends_from):
                 self.pending[name] = pending
                 return
@@ -180,7 +187,7 @@ class Person:
         self._finish(name, pending)
         if pending.step < len(FURTHER[run.rule]):
             due = pending.due + FURTHER[run.rule][pending.step]
-            self.pending[name] = Pending(pending.step + 1, due, due)
+            self.pending[name] = Pending(pending.step + 1, run.due, due, due)
 
     def _decide(self, name: RunId, pending: Pending, outcome: str, gate: str, now: int, expires: int = 0) -> None:
         self.decided.append(

@@ -42,6 +42,7 @@ class Engine(faust.App):
         session = wiring.session_timeout
         super().__init__(
             wiring.group,
+            env_prefix="LIFECYCLE_FAUST_",  # else Faust would take its settings from any DEBUG or BROKER_URL around
             broker=[f"kafka://{server}" for server in wiring.client["bootstrap_servers"].split(",")],
             broker_session_timeout=session,
             broker_heartbeat_interval=min(3.0, session / 3),

@@ -16,6 +16,7 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, Part
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CorruptRecordException
 
+from agents.clients import require_alive, steady
 from app.processor import Record
 
 LONG_WAIT_MS: Final = 250
@@ -195,6 +196,7 @@ class RawConsumer(AIOKafkaConsumer):
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(enable_auto_commit=False, auto_offset_reset="none", **kwargs)
         self._subscription = SilentSubscription(loop=self._loop)
+        steady(self._client)
 
     async def start(self) -> None:
         await super().start()
@@ -220,6 +222,14 @@ class RawConsumer(AIOKafkaConsumer):
         found = self._fetcher
         assert isinstance(found, FairFetcher)
         return found
+
+    def require_alive(self) -> None:
+        """Raises ClientBroken when fetching, metadata or the group's coordination have died: nothing restarts them."""
+        require_alive(
+            fetching=self._fetcher._fetch_task,
+            metadata=self._client._sync_task,
+            coordination=getattr(self._coordinator, "_coordination_task", None),
+        )
 
     async def committed_offsets(self, tps: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
         """The group's committed offsets; partitions without one are left out. One request for all."""

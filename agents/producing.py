@@ -24,6 +24,8 @@ from aiokafka.errors import (
 from aiokafka.producer.message_accumulator import BatchBuilder
 from aiokafka.producer.sender import AddPartitionsToTxnHandler, Sender
 
+from agents.clients import steady
+
 Line = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
 """Key, value and headers of one record to write."""
 
@@ -111,6 +113,7 @@ class ShardProducer:
             max_batch_size=MAX_BATCH_BYTES,
             linger_ms=0,
         )
+        steady(self._producer.client)
         self._sender = _PatientSender(
             self._producer.client,
             acks=-1,

@@ -315,11 +315,6 @@ class Shard:
         self._metrics.count(Counter(batch.counts), self.number)
         self._metrics.batch_events.observe(sum(kinds[kind] for kind in _HANDLED))
         self._metrics.batch_seconds.observe(seconds)
-        rejects = self._metrics.consecutive_rejects.labels(str(self.number))
-        if kinds["events"]:
-            rejects.set(0)
-        else:
-            rejects.inc(kinds["rejects"])
 
     # --------------------------------------------------------------------------------------------- when it goes wrong
 

@@ -40,6 +40,7 @@ class Supervisor(TableManager):
         self.shards: dict[int, Shard] = {}
         self._assigned: frozenset[int] | None = None
         self._generation = -1
+        self._beyond: list[int] = []
         self._moving = True
         """True from the moment partitions are taken away until shards are permitted to work again."""
         self._changed = asyncio.Event()
@@ -95,6 +96,9 @@ class Supervisor(TableManager):
         for tp in assigned:
             by_number.setdefault(tp.partition, set()).add(tp.topic)
         wanted = set(self._wiring.inputs.values())
+        self._beyond = sorted(n for n in by_number if n >= self._wiring.shards)
+        if self._beyond:
+            log.error("%s", self._too_many())
         partial = sorted(n for n, topics in by_number.items() if not wanted <= topics)
         if partial:
             log.warning(
@@ -103,7 +107,14 @@ class Supervisor(TableManager):
                 partial,
                 extra={"shards": str(partial)},
             )
-        return frozenset(by_number).difference(partial)
+        return frozenset(by_number).difference(partial, self._beyond)
+
+    def _too_many(self) -> str:
+        return (
+            f"The inputs have got more partitions than LIFECYCLE_PARTITIONS ({self._wiring.shards}): partitions "
+            f"{', '.join(map(str, self._beyond))} are not read. The state of users who moved there is elsewhere: copy "
+            "the events into topics of the old size, or start anew under another LIFECYCLE_APP_ID."
+        )
 
     # -------------------------------------------------------------------------------------------------- the shards
 
@@ -175,6 +186,8 @@ class Supervisor(TableManager):
         stopped = [shard for shard in self.shards.values() if shard.state == "stopped"]
         if stopped:
             return False, f"Shard {stopped[0].number} is stopped: {stopped[0].reason}"
+        if self._beyond:
+            return False, self._too_many()
         if self._moving:
             return False, "The group is rebalancing."
         closed = sorted(shard.number for shard in self.shards.values() if shard.state != "open")

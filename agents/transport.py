@@ -22,6 +22,7 @@ from aiokafka.errors import (
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
 
+from agents.clients import ClientBroken
 from agents.fetching import Chunk, RawConsumer
 from app.logs import describe
 
@@ -92,14 +93,13 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
     async def _take(self, patience: float) -> list[Chunk]:
         consumer = self._ensure_consumer()
         try:
+            consumer.require_alive()
             consumer._coordinator.check_errors()
             chunks: list[Chunk] = await consumer.fetcher.take(patience)
             return chunks
-        except _FORBIDDEN:
+        except (ClientBroken, *_FORBIDDEN):
             raise
         except KafkaError as exc:
-            if consumer._coordinator._coordination_task.done():
-                raise
             log.warning("The consumer group had an error and goes on: %s", describe(exc))
             await asyncio.sleep(0.5)
             return []

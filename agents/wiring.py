@@ -26,6 +26,8 @@ class Wiring:
     outputs: Mapping[str, str]
     """Logical name of each output -> its topic."""
     changelog: str
+    shards: int
+    """How many there are: the partitions of every input."""
     wall: bool
     """True under CLOCK=wall: the shards are told the time and the ends of their inputs."""
     batch_max: int

@@ -80,6 +80,7 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
         inputs={name: topics.physical(settings, name) for name in settings.inputs},
         outputs=outputs,
         changelog=topics.changelog(settings),
+        shards=settings.partitions,
         wall=settings.clock == "wall",
         batch_max=settings.batch_max,
         make=make,

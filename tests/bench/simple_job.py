@@ -46,8 +46,8 @@ class Result(NamedTuple):
 
 @contextmanager
 def broker() -> Iterator[str]:
-    """The Kafka that LIFECYCLE_TEST_BOOTSTRAP names, or an embedded one for this run."""
-    given = os.environ.get("LIFECYCLE_TEST_BOOTSTRAP")
+    """The Kafka that TEST_KAFKA_BOOTSTRAP names, or an embedded one for this run."""
+    given = os.environ.get("TEST_KAFKA_BOOTSTRAP")
     if given:
         yield given
         return

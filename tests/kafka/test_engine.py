@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
@@ -278,6 +279,49 @@ async def test_an_input_added_worker_by_worker_is_read_from_its_start_without_a_
     assert old.stop()[0] == 0
     await finished(expected, settings, consume_all)
     assert shards(new) == 2
+
+
+@pytest.mark.parametrize("command", ["lifecycle", "faust"])
+async def test_the_shipped_rules_fire_through_the_worker_however_it_is_started(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start, command: str
+) -> None:
+    settings = await make_settings(inputs="coupons", partitions=1, clock="events")
+    issued = {
+        "event_id": "e-1",
+        "type": "CouponIssued",
+        "user_id": "u-42",
+        "occurred_at": "2026-03-01T08:15:30+08:00",
+        "coupon_id": "c-4",
+        "value": "20.00",
+        "currency": "CNY",
+        "expires_at": "2026-03-31T23:59:59+08:00",
+    }
+    later = {"event_id": "t-1", "type": "ClockAdvanced", "occurred_at": "2026-03-12T00:00:00+08:00"}
+    at = 1_775_000_000_000
+    await produce(
+        settings,
+        "coupons",
+        [(b"u-42", orjson.dumps(issued), 0, at), (b"u-42", b"{", 0, at), (None, orjson.dumps(later), 0, at)],
+    )
+    commands = {
+        "lifecycle": Worker.REAL,
+        "faust": ("-m", "faust", "--loop", "uvloop", "-A", "app.main", "worker", "-l", "info"),
+    }
+    worker = start(settings, command=commands[command])
+    found: list[Any] = []
+
+    async def fired() -> bool:
+        found[:] = await consume_all(settings, "triggers.coupon")
+        return bool(found)
+
+    await until(fired, 30, worker.log)
+    [trigger] = found
+    assert trigger.key == b"u-42"
+    assert orjson.loads(trigger.value)["rule"] == "coupon_unused"
+    [dead] = await consume_all(settings, "dead-letters")
+    assert (dead.key, dead.value) == (b"u-42", b"{")
+    await until(lambda: worker.metric("lifecycle_triggers_total", rule="coupon_unused") == 1, 10, worker.log)
+    assert worker.stop()[0] == 0
 
 
 async def test_a_topic_that_is_missing_ends_the_worker_with_a_sentence(make_settings: Any, start: Start) -> None:

@@ -19,6 +19,7 @@ from app.core.rules import Catalogue
 from app.explain import rule as words
 from app.explain import schema as schemas_of_rules
 from app.explain import timeline, trial
+from app.explain.language import counted
 from app.processor import InvariantBroken
 from app.replay.files import BadLine, EventFile, FileProblem
 from app.replay.outgoing import EVERY_INPUT, Outgoing, before
@@ -60,9 +61,9 @@ def check(context: click.Context, directory: Path | None) -> None:
             for line in explained(where, problem):
                 click.echo(line)
         count = len(error.problems)
-        click.echo(f"{count} mistake{'s' if count > 1 else ''}. Nothing of this catalogue would be used.", err=True)
+        click.echo(f"{counted(count, 'mistake')}. Nothing of this catalogue would be used.", err=True)
         context.exit(1)
-    click.echo(f"{len(catalogue.rules)} rules, no mistakes ({where}).")
+    click.echo(f"{counted(len(catalogue.rules), 'rule')}, no mistakes ({where}).")
 
 
 def explained(where: Path, problem: Problem) -> list[str]:
@@ -179,9 +180,10 @@ def told(rule: str, done: trial.Trial, catalogue: Catalogue, users: int) -> Iter
     for letter in done.rejected[:_SHOWN_BAD_LINES]:
         yield f"not usable ({letter.code}{f', {letter.field}' if letter.field else ''}): {letter.reason}"
     more = len(done.touched) - len(shown)
+    rest = f"; {more:,} more are not shown (--users)" if more > 0 else ""
     yield (
-        f"{rule}: {done.events:,} events of {len(done.timelines):,} users, {len(done.touched):,} of them concerned, "
-        f"{done.triggers:,} triggers{f'; {more:,} more users are not shown (--users)' if more > 0 else ''}."
+        f"{rule}: {counted(done.events, 'event')} of {counted(len(done.timelines), 'user')}, {len(done.touched):,} "
+        f"concerned, {counted(done.triggers, 'trigger')}{rest}."
     )
 
 

@@ -41,8 +41,9 @@ T = TypeVar("T")
 @click.argument("user")
 @click.option("--rule", help="Only what concerns this rule, beside what happened.")
 @click.option("--since", metavar="TIME", help="Only from this instant on; reads less, so it is quicker.")
+@click.option("--last", type=click.IntRange(min=1), metavar="N", help="Only the last N entries.")
 @click.pass_context
-def command(context: click.Context, user: str, rule: str | None, since: str | None) -> None:
+def command(context: click.Context, user: str, rule: str | None, since: str | None, last: int | None) -> None:
     """Tell USER's timeline: what happened, what was considered, what went out, what was held back and why.
 
     Reads what Kafka still keeps of the user's partition: events as long as upstream keeps them, decisions for a month,
@@ -62,7 +63,7 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
     if known.nothing:
         click.echo(_nothing(user, settings, since), err=True)
         context.exit(1)
-    for line in told(user, known, rule, zone, begin):
+    for line in told(user, known, rule, zone, begin, last):
         click.echo(line)
 
 
@@ -193,11 +194,15 @@ def _when(event: Event) -> int:
     return event.occurred_at
 
 
-def told(user: str, known: Known, rule: str | None, zone: tzinfo, since: int | None = None) -> list[str]:
-    """The timeline, line by line."""
+def told(
+    user: str, known: Known, rule: str | None, zone: tzinfo, since: int | None = None, last: int | None = None
+) -> list[str]:
+    """The timeline, line by line; of entries since an instant, the last so many."""
     entries = [entry for entry in timeline.in_time(_entries(known, rule, zone)) if since is None or entry.at >= since]
     lines = [f"{timeline.printable(user)} (times in {getattr(zone, 'key', zone)})"]
-    lines += timeline.render(entries, zone, width())
+    if last is not None and len(entries) > last:
+        lines.append(f"{len(entries) - last:,} earlier entries are not shown (--last).")
+    lines += timeline.render(entries[-(last or 0) :], zone, width())
     runs = [run for run in timeline.alive(known.row) if rule in (None, run.rule)] if known.row else []
     lines += [f"still to come: {line}" for line in timeline.to_come(runs, zone)]
     if known.row_problem:

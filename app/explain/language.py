@@ -94,7 +94,7 @@ def duration(text: object) -> str:
 
 def counted(count: int, noun: str) -> str:
     """'1 day', '2 days'."""
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
 
 
 def listed(items: Iterable[str], last: str = "or") -> str:
@@ -200,8 +200,8 @@ def _operation(operator: ast.operator, left: _Said, right: _Said) -> _Said:
         case ("duration", ast.Mult, "number"):
             return _Said("duration", f"{_inner(left)} times {right.words}", simple=False)
         case ("duration", ast.Div, "number"):
-            half = "half of" if right.words == "2" else f"one {right.words}th of"
-            return _Said("duration", f"{half} {_inner(left)}")
+            share = {"2": "half of", "3": "a third of", "4": "a quarter of"}.get(right.words, f"1/{right.words} of")
+            return _Said("duration", f"{share} {_inner(left)}")
     raise _Unsaid
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from datetime import tzinfo
 from decimal import Decimal
-from typing import NamedTuple
+from functools import lru_cache
+from typing import NamedTuple, get_args, get_type_hints
 
 from msgspec import Struct, structs
 
@@ -76,39 +78,53 @@ def happened(event: Event, zone: tzinfo, note: str = "") -> Entry:
 def details(event: Event, zone: tzinfo) -> str:
     """': order o-77, total 258.00 CNY, lines 2 x milk_powder': what an event says besides who and when."""
     said = []
-    currency = getattr(event, "currency", None)
+    currency, instants = getattr(event, "currency", None), _instants(type(event))
     for field in structs.fields(type(event)):
         value = getattr(event, field.name)
         if field.name in _BASE or value in (None, (), field.default):
             continue
         name = field.name.removesuffix("_id").replace("_", " ")
-        said.append(f"{name} {_value(value, getattr(event, 'kind', ''), currency, zone)}".strip())
+        if field.name in instants:
+            said.append(f"{name} {local(value, zone)}")
+        else:
+            said.append(f"{name} {_value(value, getattr(event, 'kind', ''), currency)}".strip())
     return f": {', '.join(said)}" if said else ""
 
 
-def _value(value: object, kind: str, currency: str | None, zone: tzinfo) -> str:
-    if isinstance(value, Instant):
-        return local(value, zone)
+@lru_cache(maxsize=128)
+def _instants(of: type[Event]) -> frozenset[str]:
+    """The fields of a type that are instants. Their values are plain numbers."""
+    hints = get_type_hints(of)
+    return frozenset(name for name, hint in hints.items() if hint is Instant or Instant in get_args(hint))
+
+
+def _value(value: object, kind: str, currency: str | None) -> str:
     if isinstance(value, Decimal):
         return f"{value} {'%' if kind == 'percent' else currency or ''}".strip()
     if isinstance(value, tuple):
-        return " + ".join(_item(item) for item in value)
+        return _items(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return rules.flow(value)
 
 
-def _item(item: object) -> str:
-    if isinstance(item, Line):
-        kind = "gift " if item.gift else "subscription " if item.subscription else ""
-        return f"{item.quantity} x {kind}{item.runs_out or item.product_id}"
-    if isinstance(item, LineQuantity):
-        return f"{item.quantity} x {item.product_id}"
-    if isinstance(item, IssuedCoupon):
-        return item.coupon_id
-    if isinstance(item, Struct):
-        return rules.flow({name: value for name, value in structs.asdict(item).items() if value is not None})
-    return str(item)
+def _items(items: Iterable[object]) -> str:
+    """Lines are added up by what they are of: '2 x milk_powder + 1 x gift toys'."""
+    sums: Counter[str] = Counter()
+    others = []
+    for item in items:
+        if isinstance(item, Line):
+            kind = "gift " if item.gift else "subscription " if item.subscription else ""
+            sums[f"{kind}{item.runs_out or item.product_id}"] += item.quantity
+        elif isinstance(item, LineQuantity):
+            sums[item.product_id] += item.quantity
+        elif isinstance(item, IssuedCoupon):
+            others.append(item.coupon_id)
+        elif isinstance(item, Struct):
+            others.append(rules.flow({name: v for name, v in structs.asdict(item).items() if v is not None}))
+        else:
+            others.append(str(item))
+    return " + ".join([*(f"{count} x {name}" for name, count in sums.items()), *others])
 
 
 def rejected(at: int, code: str, reason: str, field: str) -> Entry:

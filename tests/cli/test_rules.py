@@ -1,0 +1,152 @@
+"""`lifecycle rules`: what a marketer sees of the catalogue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app import rulebook
+from app.core.problems import located
+from app.explain import rule as explained
+from tests.cli.shop import NUDGE, THANKS, run, shop, words
+
+
+@pytest.fixture
+def where(tmp_path: Path) -> Path:
+    return shop(tmp_path)
+
+
+# -- check
+
+
+def test_check_says_that_all_is_well(where: Path) -> None:
+    result = run("rules", "check", where)
+    assert (result.exit_code, result.stdout) == (0, f"2 rules, no mistakes ({where}).\n")
+
+
+def test_check_without_a_directory_looks_at_the_shipped_catalogue() -> None:
+    result = run("rules", "check")
+    assert result.exit_code == 0, result.output
+    assert str(rulebook.SHIPPED) in result.stdout
+
+
+def test_check_says_every_mistake_of_every_file_with_its_line_and_a_way_out(tmp_path: Path) -> None:
+    nudge = NUDGE.replace("CouponIssued", "CouponIsued").replace("priority: 50", "priority: high")
+    shop(tmp_path, nudge=nudge, thanks=THANKS.replace("reentry: every_key\n", ""), shop="zone: Asia/Shangai\n")
+    result = run("rules", "check", tmp_path)
+    assert result.exit_code == 1
+    lines = result.stdout.splitlines()
+    at = lines.index(f"{tmp_path}/nudge.yaml:5: 'CouponIsued' is no event. Did you mean 'CouponIssued'?")
+    assert lines[at + 1] == '    enter: {on: CouponIsued, key: coupon, when: "coupon.value_minor >= 500"}'
+    assert f"{tmp_path}/nudge.yaml:16: 'high' is no priority" in result.stdout
+    assert "thanks.yaml:1: 'reentry' is missing" in result.stdout
+    assert "shop.yaml:1: 'Asia/Shangai' is no time zone" in result.stdout
+    assert "4 mistakes. Nothing of this catalogue would be used." in result.stderr
+
+
+def test_check_survives_a_directory_that_is_not_there(tmp_path: Path) -> None:
+    result = run("rules", "check", tmp_path / "nowhere")
+    assert result.exit_code == 1
+    assert "There is no such directory" in result.stdout
+
+
+# -- list
+
+
+def test_list_is_a_table_of_the_rules(where: Path) -> None:
+    result = run("rules", "list", where)
+    assert result.exit_code == 0
+    head, *rows = result.stdout.splitlines()
+    assert head.split() == ["rule", "action", "enters", "steps", "ends", "about"]
+    assert [row.split()[0] for row in rows if row[0] != " "] == ["nudge", "thanks"]
+    assert all(len(row) <= 120 for row in rows)
+    thanks = next(row for row in rows if row.startswith("thanks"))
+    assert words(thanks) == "thanks grant, shadow OrderPaid (each order) at once - A gift for every paid"
+    assert words(rows[-1]) == "order."
+
+
+def test_every_shipped_rule_can_be_listed_and_shown_whole() -> None:
+    listed = run("rules", "list").stdout
+    for name in rulebook.load().rules:
+        assert f"\n{name}" in listed
+        shown = run("rules", "show", name)
+        assert shown.exit_code == 0, shown.output
+        assert "the run is over" in shown.stdout
+        assert "None" not in shown.stdout
+        assert max(map(len, shown.stdout.splitlines())) <= 120
+
+
+# -- show
+
+
+def test_show_is_a_paragraph_and_a_drawn_timeline(where: Path) -> None:
+    result = run("rules", "show", "nudge", "--dir", where)
+    said = words(result.stdout)
+    for part in (
+        "nudge, version 3 (family coupon, live)",
+        "A coupon that has not been used for a week is worth a nudge. It is entered when a coupon is issued",
+        "(CouponIssued), if the coupon's value in cents is at least 500.",
+        "Each coupon has a run of its own, and no coupon enters twice.",
+        "It ends at once when a coupon is redeemed (CouponRedeemed), when a coupon is revoked (CouponRevoked) or at",
+        "It stands still when a coupon is locked by an unpaid order (CouponLocked), until a coupon is usable again",
+        "step 1: at the coupon's first valid moment plus the shorter of 7 days and half of the coupon's validity;",
+        "step 2: 10 days after step 1 was due (offer: bigger).",
+        "it asks once more whether the time left until the coupon expires is more than 72 hours.",
+        "a marketing contact by push, else sms; it may be sent for 36 hours, with priority 50 among those that share",
+        'The reason that goes with it: "Coupon {coupon.id} has not been used for {waited}."',
+        "coupon.expires_in: time left until it expires",
+    ):
+        assert part in said
+    marks = [line[2] for line in result.stdout.splitlines() if line.startswith("  ") and line[3:5] == "  "]
+    assert [mark for mark in marks if mark in "●12■✕◌"] == ["●", "1", "2", "■", "✕", "✕", "✕", "◌"]
+
+
+def test_show_says_that_a_shadow_grant_speaks_to_nobody(where: Path) -> None:
+    said = words(run("rules", "show", "thanks", "--dir", where).stdout)
+    assert "(family order, shadow)" in said
+    assert "What goes out is a grant, for the service that carries it out within 1 hour; no contact is made." in said
+    assert "Nothing ends it before its last step." in said
+
+
+def test_show_suggests_the_rule_that_was_meant(where: Path) -> None:
+    result = run("rules", "show", "nugde", "--dir", where)
+    assert result.exit_code == 1
+    assert "There is no rule 'nugde'. Did you mean nudge?" in result.stderr
+
+
+def test_a_broken_catalogue_is_not_explained(tmp_path: Path) -> None:
+    shop(tmp_path, nudge="rule: [")
+    for arguments in (["list", tmp_path], ["show", "nudge", "--dir", tmp_path]):
+        result = run("rules", *arguments)
+        assert result.exit_code == 1
+        assert "lifecycle rules check" in result.stderr
+
+
+def data(text: str) -> explained.Data:
+    return located(text, "rule.yaml", [])[0]
+
+
+def test_settings_without_words_are_shown_as_they_stand() -> None:
+    text = NUDGE.replace("priority: 50", "priority: 50\n  on_cap: {next: [sms]}") + "holdout: 5 %\n"
+    said = explained.paragraph(data(text))
+    assert "Also set: holdout: 5 %" in said
+    assert "Also set: send.on_cap: {next: [sms]}" in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("reentry: once", "and there is only ever one."),
+        ("reentry: after_exit", "and may enter again once that is over."),
+        ("reentry: {cooldown: 30d}", "and a new one at the earliest 30 days after the last."),
+        ("goal: {on: CouponRedeemed, within: 7d}", "It has worked when a coupon is redeemed (CouponRedeemed) within 7"),
+        ("start: none", "What happened before the rule was switched on starts nothing."),
+        ("start: {since: 2026-01-01}", "Nothing that was due before 2026-01-01 is sent."),
+        ("retime_on: [OrderReceived]", "Its next step is timed anew when an order is received (OrderReceived)."),
+    ],
+)
+def test_each_setting_has_its_sentence(setting: str, sentence: str) -> None:
+    name = setting.partition(":")[0]
+    text = "".join(line for line in NUDGE.splitlines(True) if not line.startswith(name))
+    assert sentence in " ".join(explained.paragraph(data(f"{text}{setting}\n")))

@@ -288,7 +288,7 @@ def _enter(
         return row
     name = run_key(rule.name, key)
     if rule.key == "pack" and name in row.runs:
-        row = _joined(row, rule, key, happening, moment)
+        row = _joined(row, rule, draft, row.coupons.get(happening.coupon_id or "", NO_COUPON), moment)
     held = rule.holds is not None and _waits(row, draft)
     draft = replace(draft, ends=_seen_ends(row, rule, draft, moment), held=held)
     before = _makes_room(row, rule, draft, row.runs.get(name, ()))
@@ -306,24 +306,31 @@ def _enter(
     return row
 
 
-def _joined(row: Row, rule: Rule, key: str, happening: Happening, moment: Moment) -> Row:
-    """A coupon joins a pack that has a run: what had happened to it counts for the pack, and when the message is due
-    depends on all that are in it."""
-    coupon = row.coupons.get(happening.coupon_id or "", NO_COUPON)
+def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) -> Row:
+    """A coupon joins a pack that has a run: what had happened to it counts for the pack, the earliest one is the entry,
+    and when the message is due depends on all that are in it."""
     for mark in (coupon.redeemed, coupon.revoked):
         for end in rule.ends:
             if mark is not None and mark.kind == end.on:
                 past = Happening(mark.kind, mark.at, mark.event_id, mark.kind, mark.order_id, coupon.coupon_id)
-                row = _end(row, rule, end, key, past, moment)
+                row = _end(row, rule, end, draft.key, past, moment)
     after = []
-    for run in row.runs.get(run_key(rule.name, key), ()):
+    for run in row.runs.get(run_key(rule.name, draft.key), ()):
         run = replace(run, held=rule.holds is not None and _waits(row, run))
         if not run.ends and not run.step and not run.sequence:
+            if _is_after(_entry_mark(run), draft):
+                run = replace(
+                    run,
+                    event_id=draft.event_id,
+                    entered_at=draft.entered_at,
+                    order_id=draft.order_id,
+                    evidence=draft.evidence,
+                )
             due = due_of(row, rule, run, 0, run.entered_at, moment)
-            if due >= moment.floor:
+            if due >= max(moment.floor, moment.sends_from.get(rule.name, 0)):
                 run = replace(run, due_at=due, timer_at=due)
         after.append(run)
-    return _put(row, rule, key, after, moment)
+    return _put(row, rule, draft.key, after, moment)
 
 
 def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tuple[Run, ...] | None:
@@ -497,17 +504,18 @@ def _without_rules_gone(row: Row, moment: Moment) -> Row:
 def swept(row: Row, moment: Moment) -> Row:
     """The row without runs that nothing will come of any more (a trigger out until now could have been retracted)."""
     kept: dict[str, tuple[Run, ...]] = {}
+    things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
     for name, runs in row.runs.items():
         rule = moment.catalogue.rules.get(runs[0].rule)
-        left = tuple(r for r in runs if rule is None or (worth_keeping(rule, r, moment) and not _thing_gone(row, r)))
+        left = tuple(r for r in runs if rule is None or (worth_keeping(rule, r, moment) and not _forgotten(r, things)))
         if left:
             kept[name] = left
     return row if sum(map(len, kept.values())) == sum(map(len, row.runs.values())) else replace(row, runs=kept)
 
 
-def _thing_gone(row: Row, run: Run) -> bool:
+def _forgotten(run: Run, things: set[str | None]) -> bool:
     """Whether the run waits for word of a coupon that was summarised: none will come."""
-    return run.kind in ("coupon", "pack") and bool(run.ends or run.held) and not _coupons(row, run.key)
+    return run.kind in ("coupon", "pack") and bool(run.ends or run.held) and run.key not in things
 
 
 def fire(row: Row, name: str, run: Run, moment: Moment) -> Row:

@@ -16,12 +16,12 @@ from aiokafka.consumer.fetcher import READ_COMMITTED, Fetcher, FetchResult, Part
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.errors import CorruptRecordException
 
-from agents.clients import require_alive, steady
+from agents.clients import named, require_alive, steady
 from app.processor import Record
 
 LONG_WAIT_MS: Final = 250
 """How long the broker may hold a fetch for which it has nothing."""
-SHORT_WAIT_MS: Final = 20
+SHORT_WAIT_MS: Final = 50
 """The same while some partition's records still wait for room: aiokafka has one fetch a broker in flight, so a long one
 for the idle partitions would keep the busy one waiting once its room comes back."""
 
@@ -200,6 +200,7 @@ class RawConsumer(AIOKafkaConsumer):
 
     async def start(self) -> None:
         await super().start()
+        named(self._coordinator)
         # aiokafka names its Fetcher in the middle of start(); nothing has been subscribed yet, so it can be exchanged.
         await self._fetcher.close()
         self._fetcher: Any = FairFetcher(

@@ -287,9 +287,7 @@ class Shard:
         assert self._producer is not None
         started = clock.monotonic()
         wiring = self._wiring
-        lines: dict[str, list[Line]] = {wiring.changelog: [(key, value, _NO_HEADERS) for key, value in batch.rows]}
-        for output in batch.outputs:
-            lines.setdefault(wiring.outputs[output.topic], []).append((output.key, output.value, list(output.headers)))
+        lines = self._lines(batch)
         offsets = {self._tps[name]: offset for name, offset in batch.offsets.items()}
         self._between.clear()
         try:
@@ -307,6 +305,18 @@ class Shard:
             self._between.set()
         self._committed.update(batch.offsets)
         self._count(batch, clock.monotonic() - started)
+
+    def _lines(self, batch: BatchLike) -> dict[str, list[Line]]:
+        """What is to be written, by topic."""
+        topics = self._wiring.outputs
+        lines: dict[str, list[Line]] = {
+            self._wiring.changelog: [(key, value, _NO_HEADERS) for key, value in batch.rows]
+        }
+        for output in batch.outputs:
+            if output.topic not in topics:
+                raise ProcessorFailed(f"there is no topic for {output.topic} ({self._in_hand()})")
+            lines.setdefault(topics[output.topic], []).append((output.key, output.value, list(output.headers)))
+        return lines
 
     def _count(self, batch: BatchLike, seconds: float) -> None:
         kinds = Counter[str]()

@@ -21,8 +21,9 @@ from aiokafka.errors import (
 )
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP, ConsumerMessage
+from mode import Service
 
-from agents.clients import ClientBroken
+from agents.clients import ClientBroken, NameTaken
 from agents.fetching import Chunk, RawConsumer
 from app.logs import describe
 
@@ -32,6 +33,7 @@ _FORBIDDEN: Final = (ClusterAuthorizationFailedError, GroupAuthorizationFailedEr
 
 _STOP_SECONDS: Final = 5.0
 """How long leaving the group may take before the connections are cut."""
+_CHECK_SECONDS: Final = 1.0
 
 
 class _NoOffsets(dict[Any, Any]):
@@ -91,11 +93,9 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
         return chunks
 
     async def _take(self, patience: float) -> list[Chunk]:
-        consumer = self._ensure_consumer()
         try:
-            consumer.require_alive()
-            consumer._coordinator.check_errors()
-            chunks: list[Chunk] = await consumer.fetcher.take(patience)
+            self._check()
+            chunks: list[Chunk] = await self._ensure_consumer().fetcher.take(patience)
             return chunks
         except (ClientBroken, *_FORBIDDEN):
             raise
@@ -103,6 +103,28 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             log.warning("The consumer group had an error and goes on: %s", describe(exc))
             await asyncio.sleep(0.5)
             return []
+
+    def _check(self) -> None:
+        consumer = self._ensure_consumer()
+        consumer.require_alive()
+        coordinator = consumer._coordinator
+        taken: NameTaken | None = getattr(coordinator, "taken", None)
+        if taken is not None:
+            raise taken
+        coordinator.check_errors()
+
+    async def check(self) -> None:
+        """Raises what the group cannot go on after: ClientBroken, NameTaken, a missing permission. Other errors are
+        logged; aiokafka's coordination rests until somebody has heard of them."""
+        await self._inside(self._checked())
+
+    async def _checked(self) -> None:
+        try:
+            self._check()
+        except (ClientBroken, *_FORBIDDEN):
+            raise
+        except KafkaError as exc:
+            log.warning("The consumer group had an error and goes on: %s", describe(exc))
 
     async def open(
         self, positions: Mapping[TopicPartition, int], seek: int, allowed: Mapping[TopicPartition, int]
@@ -156,6 +178,14 @@ class Consumer(driver.Consumer):
     def thread(self) -> ConsumerThread:
         """Where the fetching happens."""
         return self._thread
+
+    @Service.task
+    async def _check_thread(self) -> None:
+        """While a rebalance stops the flow nobody fetches, so nobody would hear what goes wrong."""
+        while not self.should_stop:
+            await self.sleep(_CHECK_SECONDS)
+            if not self.should_stop:
+                await self._thread.check()
 
     async def getmany(self, timeout: float) -> AsyncIterator[tuple[TP, ConsumerMessage]]:  # noqa: ASYNC109  # Faust's
         """One message for each chunk."""

@@ -150,7 +150,6 @@ def try_(
         done = trial.run(
             trial.only(catalogue, rule),
             _of_user(before(_events(file, topic, settings), end), user),
-            zone=catalogue.policy.zone,
             options=DecodeOptions(assume_zone=settings.assume_zone, unknown_types=settings.unknown_types),
             until=end,
             after=_AFTERWARDS,
@@ -169,10 +168,10 @@ def try_(
 
 def told(rule: str, done: trial.Trial, catalogue: Catalogue, users: int) -> Iterator[str]:
     """What a trial has shown, user by user."""
-    zone = catalogue.policy.zone
     shown = (done.touched or list(done.timelines))[:users]
     for user in shown:
-        yield f"{timeline.printable(user)} (times in {zone.key})"
+        zone = done.zones.get(user, catalogue.policy.zone)
+        yield f"{timeline.printable(user)} (times in {zone})"
         yield from (f"  {line}" for line in timeline.render(done.timelines[user], zone, width() - 2))
         for line in timeline.to_come(done.to_come.get(user, []), zone):
             yield f"  still to come after {timeline.local(done.ended_at, zone)}: {line}"

@@ -199,7 +199,7 @@ def told(
 ) -> list[str]:
     """The timeline, line by line; of entries since an instant, the last so many."""
     entries = [entry for entry in timeline.in_time(_entries(known, rule, zone)) if since is None or entry.at >= since]
-    lines = [f"{timeline.printable(user)} (times in {getattr(zone, 'key', zone)})"]
+    lines = [f"{timeline.printable(user)} (times in {zone})"]
     if last is not None and len(entries) > last:
         lines.append(f"{len(entries) - last:,} earlier entries are not shown (--last).")
     lines += timeline.render(entries[-(last or 0) :], zone, width())

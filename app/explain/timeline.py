@@ -78,24 +78,41 @@ def happened(event: Event, zone: tzinfo, note: str = "") -> Entry:
 def details(event: Event, zone: tzinfo) -> str:
     """': order o-77, total 258.00 CNY, lines 2 x milk_powder': what an event says besides who and when."""
     said = []
-    currency, instants = getattr(event, "currency", None), _instants(type(event))
-    for field in structs.fields(type(event)):
+    currency = getattr(event, "currency", None)
+    for field in _fields(type(event)):
         value = getattr(event, field.name)
-        if field.name in _BASE or value in (None, (), field.default):
+        if value in (None, (), field.default):
             continue
-        name = field.name.removesuffix("_id").replace("_", " ")
-        if field.name in instants:
-            said.append(f"{name} {local(value, zone)}")
+        if field.instant:
+            said.append(f"{field.words} {local(value, zone)}")
         else:
-            said.append(f"{name} {_value(value, getattr(event, 'kind', ''), currency)}".strip())
+            said.append(f"{field.words} {_value(value, getattr(event, 'kind', ''), currency)}".strip())
     return f": {', '.join(said)}" if said else ""
 
 
+class _Field(NamedTuple):
+    """A field of an event that says more than who and when."""
+
+    name: str
+    words: str
+    default: object
+    instant: bool
+    """Whether its value is an instant; those are plain numbers."""
+
+
 @lru_cache(maxsize=128)
-def _instants(of: type[Event]) -> frozenset[str]:
-    """The fields of a type that are instants. Their values are plain numbers."""
+def _fields(of: type[Event]) -> tuple[_Field, ...]:
     hints = get_type_hints(of)
-    return frozenset(name for name, hint in hints.items() if hint is Instant or Instant in get_args(hint))
+    return tuple(
+        _Field(
+            field.name,
+            field.name.removesuffix("_id").replace("_", " "),
+            field.default,
+            hints[field.name] is Instant or Instant in get_args(hints[field.name]),
+        )
+        for field in structs.fields(of)
+        if field.name not in _BASE
+    )
 
 
 def _value(value: object, kind: str, currency: str | None) -> str:

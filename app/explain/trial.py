@@ -14,6 +14,7 @@ import msgspec
 from app.backtest.driver import DeadLetter, Driver
 from app.core.row import NEVER, Row, Run, decode
 from app.core.rules import Catalogue, index
+from app.core.words import zone_of
 from app.explain import timeline
 from app.explain.timeline import BEGAN, Entry, local, thing
 from app.processor import Output, Record
@@ -38,6 +39,8 @@ class Trial(NamedTuple):
     triggers: int
     to_come: dict[str, list[Run]]
     """By user: steps that are still to come at the end."""
+    zones: dict[str, tzinfo]
+    """By user, of those that have a row."""
     rejected: list[DeadLetter]
     ended_at: int
     """The instant at which time stands."""
@@ -52,7 +55,6 @@ def run(
     catalogue: Catalogue,
     events: Iterable[Outgoing],
     *,
-    zone: tzinfo,
     options: DecodeOptions,
     until: int | None = None,
     after: int = 0,
@@ -67,7 +69,7 @@ def run(
             driver.send_record(topic, event.key, event.value)
         last = max(last, event.occurred_at)
         count += event.input != EVERY_INPUT
-    teller = _Teller(driver, catalogue, zone)
+    teller = _Teller(driver, catalogue)
     driver.announce(last + 1)
     teller.work()
     end = max(until or last + after, last)
@@ -75,17 +77,27 @@ def run(
     teller.work()
     rows = {user: driver.row(user) for user in teller.timelines}
     to_come = {user: runs for user, row in rows.items() if row and (runs := timeline.alive(row))}
-    return Trial(count, teller.timelines, list(teller.touched), len(driver.triggers), to_come, driver.dead_letters, end)
+    return Trial(
+        events=count,
+        timelines=teller.timelines,
+        touched=list(teller.touched),
+        triggers=len(driver.triggers),
+        to_come=to_come,
+        zones=teller.zones,
+        rejected=driver.dead_letters,
+        ended_at=end,
+    )
 
 
 class _Teller:
     """Works turn by turn and notes what each turn was about."""
 
-    def __init__(self, driver: Driver, catalogue: Catalogue, zone: tzinfo) -> None:
+    def __init__(self, driver: Driver, catalogue: Catalogue) -> None:
         self.driver = driver
-        self.zone = zone
+        self.zones: dict[str, tzinfo] = {}
         self.timelines: dict[str, list[Entry]] = {}
         self.touched: dict[str, None] = {}
+        self._default = catalogue.policy.zone
         self._entering = frozenset(catalogue.entered_by)
         self._steps = {name: len(rule.steps) for name, rule in catalogue.rules.items()}
         self._runs: dict[str, dict[tuple[str, str, int], Run]] = {}
@@ -105,7 +117,7 @@ class _Teller:
         event = next((e for e in applied if isinstance(e, Event)), None)
         if event is not None:
             again = "published before: it changes nothing" if self._more("duplicates") else ""
-            self._note(event.user_id, timeline.happened(event, self.zone, again), touches=False)
+            self._note(event.user_id, timeline.happened(event, self._zone(event.user_id), again), touches=False)
         changes = self.driver.broker.changelog[0][self._rows :]
         self._rows += len(changes)
         began = self._more("runs", "entered")
@@ -114,7 +126,7 @@ class _Teller:
                 self._compare(decode(value), event, {decision.run_id for decision in decisions}, began)
         for decision in decisions:
             its_own = [trigger for trigger in triggers if trigger.trigger_id == decision.trigger_id]
-            for entry in timeline.decided([decision], its_own, [], self.zone):
+            for entry in timeline.decided([decision], its_own, [], self._zone(decision.user_id)):
                 self._note(decision.user_id, entry)
 
     def _more(self, *what: str) -> int:
@@ -135,6 +147,9 @@ class _Teller:
     def _decoded(self, topic: str, record: Record) -> object:
         return codec.decode(topic, record.key, record.value, record.timestamp_ms, self.driver.plan.decode)
 
+    def _zone(self, user: str) -> tzinfo:
+        return self.zones.get(user, self._default)
+
     def _note(self, user: str, entry: Entry, touches: bool = True) -> None:
         self.timelines.setdefault(user, []).append(entry)
         if touches:
@@ -144,6 +159,7 @@ class _Teller:
 
     def _compare(self, row: Row, event: Event | None, decided: set[str], began: int) -> None:
         user = row.user_id
+        zone = self.zones[user] = zone_of(row, self._default)
         before = self._runs.get(user, {})
         after = {(name, run.event_id, run.ordinal): run for name, runs in row.runs.items() for run in runs}
         self._runs[user] = after
@@ -152,9 +168,9 @@ class _Teller:
         at, cause = event.occurred_at, event.TYPE
         for place, run in after.items():
             if place not in before:
-                self._note(user, Entry(at, BEGAN, "entered", self._entry(run)))
+                self._note(user, Entry(at, BEGAN, "entered", self._entry(run, zone)))
             else:
-                for word, text in self._changes(before[place], run, cause):
+                for word, text in self._changes(before[place], run, cause, zone):
                     self._note(user, Entry(at, BEGAN, word, text))
         fresh = after.keys() - before.keys()
         for place, run in before.items():
@@ -171,18 +187,18 @@ class _Teller:
     def _lives(self, run: Run) -> bool:
         return not run.ends and run.step < self._steps.get(run.rule, 0)
 
-    def _entry(self, run: Run) -> str:
+    def _entry(self, run: Run, zone: tzinfo) -> str:
         what = f"{run.rule}{thing(run.kind, run.key)}"
         if run.ends:
             return f"{what}, but {run.ends[0].kind} had ended it before"
         if run.step >= self._steps.get(run.rule, 0):
             return f"{what}; no step is left"
         held = ", but it waits now" if run.held else ""
-        return f"{what}: step {run.step + 1} is due {local(run.due_at, self.zone)}{held}"
+        return f"{what}: step {run.step + 1} is due {local(run.due_at, zone)}{held}"
 
-    def _changes(self, old: Run, new: Run, cause: str) -> Iterable[tuple[str, str]]:
+    def _changes(self, old: Run, new: Run, cause: str, zone: tzinfo) -> Iterable[tuple[str, str]]:
         what = f"{new.rule}{thing(new.kind, new.key)}"
-        due = f"step {new.step + 1} is due {local(new.due_at, self.zone)}"
+        due = f"step {new.step + 1} is due {local(new.due_at, zone)}"
         if new.ends and not old.ends:
             if old.step < self._steps.get(old.rule, 0):
                 yield "ended", f"{what}, by {cause}"

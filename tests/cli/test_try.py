@@ -128,3 +128,11 @@ def test_what_cannot_be_tried_is_a_sentence(where: Path, arguments: list[str], s
     result = run("rules", "try", *arguments, "--dir", where)
     assert result.exit_code != 0
     assert sentence in result.stderr
+
+
+def test_a_user_is_told_in_their_own_zone(where: Path, tmp_path: Path) -> None:
+    moved = event("ProfileUpdated", "u-1", "2026-03-01T00:00:00Z", time_zone="America/New_York")
+    file = file_of(tmp_path / "e.jsonl", moved, coupon("u-1", "c-4", "2026-03-01T05:00:00Z"))
+    said = words(run("rules", "try", "nudge", file, "--dir", where).stdout)
+    assert "u-1 (times in America/New_York)" in said
+    assert "2026-03-01 00:00:00 entered nudge (coupon c-4): step 1 is due 2026-03-08 00:00:00" in said

@@ -362,8 +362,10 @@ def _reverse_coupons(row: Row, order: Order, event: ev.Event) -> tuple[Row, list
     for name, coupon in row.coupons.items():
         used = coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id
         if used or coupon.locked_by == order.order_id:
+            if coupon.locked_by in (None, order.order_id):  # a lock that names no order was this one's
+                coupon = replace(coupon, locked_at=None, locked_by=None)
             redeemed = _use_by_an_order(row, coupon) if used else coupon.redeemed
-            coupons[name] = coupon = replace(coupon, redeemed=redeemed, locked_at=None, locked_by=None)
+            coupons[name] = coupon = replace(coupon, redeemed=redeemed)
             freed.append(Happening("CouponReturned", at, event_id, event.TYPE, order.order_id, name))
         if coupon.order_id == order.order_id and coupon.revoked is None:
             coupons[name] = replace(coupon, revoked=Mark(at, event_id, "CouponRevoked", order.order_id))

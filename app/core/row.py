@@ -32,6 +32,8 @@ MAX_ENDED_RUNS = 4
 MANY_RUN_KEYS = 64
 #: An event id is remembered for 7 days and at least the last 512; never more than 8,192 of them.
 LEDGER_MIN = 512
+#: Keys remembered for `reentry: every_key`, so that they enter once.
+MAX_ENTRIES = 256
 LEDGER_MAX = 8192
 LEDGER_DAYS = 7
 _ENTRY = 12  # bytes of a ledger entry: 8 of the id's hash, 4 of the hour
@@ -203,7 +205,7 @@ class Row(msgspec.Struct, array_like=True):
     marks: dict[str, Mark] = {}
     """The latest event of each kind that ends runs (purchases are in `orders`): it ends an entry arriving after it."""
     entries: dict[str, int] = {}
-    """By rule: the latest entry, for re-entry."""
+    """By rule: the latest entry, for re-entry. By `run_key`: the entry of a key that enters once and can come again."""
 
 
 class NewerRow(Exception):

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from app.core import release
 from app.core.facts import Group, Happening, Reversal, groups_of, left_of
 from app.core.moment import Moment
-from app.core.row import MAX_ENDED_RUNS, NEVER, Coupon, Mark, Row, Run, run_key
+from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
 from app.core.scope import NO_COUPON, NO_ORDER, Scope, is_paid, usable
 
@@ -300,6 +300,8 @@ def _enter(
     run = schedule(row, rule, draft, draft.entered_at, moment)
     if rule.reentry in ("once", "cooldown"):
         row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
+    elif rule.reentry == "every_key" and _comes_again(row, rule, key):
+        row = _entered(row, name, draft.entered_at)
     row = _put(row, rule, key, (*before, run), moment)
     if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.due_at >= moment.floor:
         row = fire(row, name, run, moment)
@@ -333,6 +335,20 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
     return _put(row, rule, draft.key, after, moment)
 
 
+def _entered(row: Row, name: str, at: int) -> Row:
+    """The row that remembers this key; of too many, the earliest entries are forgotten."""
+    entries = {**row.entries, name: at}
+    keys = sorted((at, name) for name, at in entries.items() if "\x1f" in name)
+    for _, oldest in keys[:-MAX_ENTRIES]:
+        del entries[oldest]
+    return replace(row, entries=entries)
+
+
+def _comes_again(row: Row, rule: Rule, key: str) -> bool:
+    """Whether a key may be seen again when its run is long over. An order is paid and a coupon is issued once."""
+    return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
+
+
 def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tuple[Run, ...] | None:
     """The runs of this key that stay beside the new one; None when re-entry forbids it."""
     last = row.entries.get(rule.name)
@@ -340,7 +356,7 @@ def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tu
         return None
     if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
         return None
-    if rule.reentry == "every_key" and before:
+    if rule.reentry == "every_key" and (before or run_key(rule.name, draft.key) in row.entries):
         return None
     if draft.ends:
         return before
@@ -439,6 +455,7 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                     run = _close(row, rule, run, f"order {order_id} was taken back", moment)
                     moment.tally("runs", "taken_back", rule.name)
                 release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
+                row = replace(row, entries={k: at for k, at in row.entries.items() if k != name})
             elif any(m.order_id == order_id and m.at >= moment.floor - REVERSAL_WINDOW for m in run.ends):
                 ends = (
                     _seen_ends(row, rule, run, moment)

@@ -54,6 +54,7 @@ class NamedCoordinator(GroupCoordinator):
     """
 
     taken: NameTaken | None = None
+    member_id: str
     _doubted = ""
 
     def reset_generation(self) -> None:
@@ -75,8 +76,8 @@ class NamedCoordinator(GroupCoordinator):
         response = await super()._send_req(request)
         if getattr(response, "error_code", 0) == _FENCED_INSTANCE_ID:
             self.taken = NameTaken(
-                f"Another worker has joined the group as {self._group_instance_id}; this one ends, to leave it in peace. "
-                "Give every worker a LIFECYCLE_INSTANCE_ID of its own, or none."
+                f"Another worker has joined the group as {self._group_instance_id}, so this one ends: give each worker "
+                "a LIFECYCLE_INSTANCE_ID of its own, or none."
             )
             await asyncio.sleep(_PAUSE_SECONDS)  # it is asked again until the worker ends
             raise KafkaError(str(self.taken))

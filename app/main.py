@@ -18,6 +18,7 @@ import click
 from faust.worker import Worker
 from mode import Service
 
+from agents.clients import NameTaken
 from agents.engine import Engine
 from agents.protocol import ProcessorFactory
 from agents.wiring import REQUEST_TIMEOUT_MS, Wiring
@@ -32,7 +33,7 @@ from schemas.codec import DecodeOptions
 log = logging.getLogger(__name__)
 
 #: What a person can mend: told as it is, without a traceback, and the exit code is 2.
-PROBLEMS: Final = (SettingsError, CatalogueError, topics.TopicProblem, HttpProblem)
+PROBLEMS: Final = (SettingsError, CatalogueError, topics.TopicProblem, HttpProblem, NameTaken)
 
 _STOP_SECONDS: Final = 25.0
 """A worker that was told to stop and has not after this is ended hard; exactly once makes that safe."""

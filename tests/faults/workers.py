@@ -59,7 +59,7 @@ async def killed_alone(stage: Stage, size: int) -> Verdict:
 async def frozen(stage: Stage, size: int) -> Verdict:
     """SIGSTOP under load until the other has taken everything over, then SIGCONT: it gets nothing through, and rejoins
     or ends by itself."""
-    stage.start("left")
+    stage.start("left", static=True)
     stage.start("right")
     stage.load.start()
     await stage.has_shards("left", 2)
@@ -96,6 +96,7 @@ async def replaced_while_frozen(stage: Stage, size: int) -> Verdict:
         log = stage.workers[zombie].log()
         if "Traceback" in log[-6000:] or old.returncode == 0:
             raise Failed(f"replaced, the thawed worker ended with {old.returncode}, unclearly:\n{log[-4000:]}")
+        stage.told.append(f"replaced, it ended with {old.returncode}: {log.splitlines()[-1]}")
         await stage.ready(heir)
     return await stage.verdict()
 

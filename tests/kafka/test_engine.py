@@ -65,7 +65,7 @@ async def test_killed_again_and_again_in_the_middle_nothing_is_lost_and_nothing_
     make_settings: Any, produce: Any, consume_all: Any, start: Start
 ) -> None:
     settings = await make_settings(
-        inputs="orders,logins", partitions=2, batch_max=300, session_timeout="6s", clock="wall"
+        inputs="orders,logins", partitions=2, batch_max=150, session_timeout="6s", clock="wall"
     )
     expected = Expected()
     await produce(settings, "orders", expected.add(orders(0, 20_000, 997)))
@@ -73,9 +73,10 @@ async def test_killed_again_and_again_in_the_middle_nothing_is_lost_and_nothing_
     chance = random.Random(5)
     worker = start(settings, instance_id="only-one")
     for _ in range(3):
-        await worker.ready()
-        await asyncio.sleep(chance.uniform(0.02, 0.4))
+        await until(lambda: worker.metric("lifecycle_events_total") > 500, 30, worker.log)
+        await asyncio.sleep(chance.uniform(0, 0.1))
         worker.kill()
+        assert rows(await consume_all(settings, "changelog")) != expected.rows(), "killed too late"
         worker.start()
     await finished(expected, settings, consume_all)
     # It goes on from the restored rows.

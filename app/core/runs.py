@@ -319,15 +319,16 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
     after = []
     for run in row.runs.get(run_key(rule.name, draft.key), ()):
         run = replace(run, held=rule.holds is not None and _waits(row, run))
-        if not run.ends and not run.step and not run.sequence:
-            if _is_after(_entry_mark(run), draft):
-                run = replace(
-                    run,
-                    event_id=draft.event_id,
-                    entered_at=draft.entered_at,
-                    order_id=draft.order_id,
-                    evidence=draft.evidence,
-                )
+        untouched = not run.step and not run.sequence
+        if untouched and _is_after(_entry_mark(run), draft):
+            run = replace(
+                run,
+                event_id=draft.event_id,
+                entered_at=draft.entered_at,
+                order_id=draft.order_id,
+                evidence=draft.evidence,
+            )
+        if untouched and not run.ends:
             due = due_of(row, rule, run, 0, run.entered_at, moment)
             if due >= max(moment.floor, moment.sends_from.get(rule.name, 0)):
                 run = replace(run, due_at=due, timer_at=due)

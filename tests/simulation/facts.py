@@ -1,7 +1,6 @@
 """What a list of events says, read in one go: orders, coupons, and from them every entry into the three rules.
 
-A function of the set of events: the order in which they were seen only says which coupon of a pack was the first.
-Part of the oracle.
+A pure function of the set of events: the order in which they were seen makes no difference. Part of the oracle.
 """
 
 from __future__ import annotations
@@ -60,8 +59,8 @@ def evening_before(at: int, zone: ZoneInfo) -> int:
 
 
 def zone_of(seen: Sequence[Event]) -> ZoneInfo:
-    """The zone of the latest profile that names one."""
-    named = [(e["at"], e["event_id"], e["time_zone"]) for e in seen if e.get("time_zone")]
+    """The zone of the latest profile that names one (of two at one instant, the one heard of last)."""
+    named = [(e["at"], number, e["time_zone"]) for number, e in enumerate(seen) if e.get("time_zone")]
     return ZoneInfo(max(named)[2] if named else "Asia/Shanghai")
 
 
@@ -245,6 +244,8 @@ class RunNow(NamedTuple):
     """An entry into a rule, as it stands by what has been seen."""
 
     rule: str
+    entry: str
+    """The id of the event by which it was entered."""
     due: int
     """When its first step is due."""
     ends: tuple[int, ...]
@@ -261,7 +262,7 @@ class RunNow(NamedTuple):
 
 
 def runs_now(user: str, seen: Sequence[Event]) -> dict[tuple[str, str, str], RunNow]:
-    """All entries, by (rule, key, id of the event of entry)."""
+    """All entries, by (rule, key, id of the event of entry; a pack has one entry)."""
     orders = orders_of(seen)
     return dict([*_winback(user, seen, orders), *_replenishment(orders), *_coupon_unused(seen, orders)])
 
@@ -275,7 +276,7 @@ def _winback(
     entries += [((e["last_order_at"], e["event_id"]), False) for e in seen if "last_order_at" in e]
     for (at, event_id), undone in entries:
         ends = tuple(later[0] for later in purchases if later > (at, event_id))
-        yield ("winback", user, event_id), RunNow("winback", at + 60 * DAY, ends, undone)
+        yield ("winback", user, event_id), RunNow("winback", event_id, at + 60 * DAY, ends, undone)
 
 
 def _replenishment(orders: dict[str, Order]) -> Iterator[tuple[tuple[str, str, str], RunNow]]:
@@ -289,19 +290,20 @@ def _replenishment(orders: dict[str, Order]) -> Iterator[tuple[tuple[str, str, s
             ends = tuple(o.at[0] for o in paid if o.at > order.at and any(o.left(name)[:2]))
             start = max(order.at[0], order.received_at or 0)
             due = start + intervals()[name] * units - 3 * DAY
-            yield ("replenishment", name, order.at[1]), RunNow("replenishment", due, ends, units == 0)
+            yield ("replenishment", name, order.at[1]), RunNow("replenishment", order.at[1], due, ends, units == 0)
 
 
 def _coupon_unused(seen: Sequence[Event], orders: dict[str, Order]) -> Iterator[tuple[tuple[str, str, str], RunNow]]:
-    """Every coupon, or pack of coupons, from the first issue that was heard of."""
+    """Every coupon, or pack of coupons, from its first issue."""
     coupons = coupons_of(seen, orders)
     for key in sorted({coupon.key for coupon in coupons}):
-        pack = [coupon for coupon in coupons if coupon.key == key]
+        pack = sorted((c for c in coupons if c.key == key), key=lambda c: (c.issued_at, c.entry))
         first = min(pack, key=lambda c: (c.expires, c.coupon_id))
         half = 7 * DAY if first.expires == NEVER else min(7 * DAY, (first.expires - first.valid_from) // 2)
         ends = tuple(at for c in pack for at in (c.redeemed_at, c.revoked_at) if at is not None)
         undone = pack[0].issuer is not None and orders[pack[0].issuer].undone
+        locked = any(coupon.locked for coupon in pack)
         yield (
-            ("coupon_unused", key, pack[0].entry),
-            RunNow("coupon_unused", first.valid_from + half, ends, undone, first.expires, any(c.locked for c in pack)),
+            ("coupon_unused", key, key),
+            RunNow("coupon_unused", pack[0].entry, first.valid_from + half, ends, undone, first.expires, locked),
         )

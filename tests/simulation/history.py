@@ -64,6 +64,7 @@ class _Author:
         self.span = self.dice.choice((40, 100, 200)) * DAY
         self.events: list[Event] = []
         self.edges: list[int] = []
+        self.coupons = 0
 
     def write(self) -> Story:
         for number in range(self.dice.randint(1, 3)):
@@ -142,7 +143,8 @@ class _Author:
         return {"registered_at": last - 100 * DAY, "orders": self.dice.randint(1, 9), "last_order_at": last}
 
     def _terms(self, user: str, at: int) -> dict[str, Any]:
-        terms: dict[str, Any] = {"coupon_id": f"c-{user}-{self.dice.randint(1000, 9999)}"}
+        self.coupons += 1
+        terms: dict[str, Any] = {"coupon_id": f"c-{user}-{self.dice.randint(10, 99)}-{self.coupons}"}
         if self._often(0.3):
             terms["valid_from"] = at + self.dice.randint(-5, 10) * DAY
         valid_from = terms.get("valid_from", at)

@@ -25,7 +25,7 @@ JITTER = 900_000_000
 MAX_ENDS = 2
 
 RunId = tuple[str, str, str]
-"""(rule, key, id of the event of entry)."""
+"""(rule, key, id of the event of entry; of a coupon or pack the key again)."""
 
 
 class Decided(NamedTuple):
@@ -79,6 +79,7 @@ class Person:
         self.ids: set[str] = set()
         self.steps: dict[RunId, int] = {}
         self.base: dict[RunId, int] = {}
+        self.entry: dict[RunId, str] = {}
         self.pending: dict[RunId, Pending] = {}
         self.gone: set[RunId] = set()
         self.sent: list[tuple[RunId, Decided]] = []
@@ -103,6 +104,8 @@ class Person:
                     self._finish(name, waiting)
         self.gone |= {name for name, run in runs.items() if len(run.ends) > MAX_ENDS}
         for name, run in runs.items():
+            if not self.steps.get(name) and not (name in self.pending and self.pending[name].sequence):
+                self.entry[name] = run.entry  # of a pack, the earliest coupon, until something has come of it
             if run.alive and name not in self.gone:
                 self._consider(name, run, event, floor)
 
@@ -112,7 +115,7 @@ class Person:
             run = runs.get(name)
             wrong = run is None or run.taken_back or any(end <= sent.at for end in run.ends)
             if wrong and sent.expires > now:
-                self.retracted.append(Retracted(self.user, *name, sent.step, now))
+                self.retracted.append(Retracted(self.user, *name[:2], self.entry[name], sent.step, now))
                 self.sent.remove((name, sent))
 
     def _consider(self, name: RunId, run: RunNow, event: dict[str, Any], floor: int) -> None:
@@ -137,7 +140,7 @@ class Person:
         """A run is there that was not: its steps that are past by now are passed over."""
         while (step := self.steps.get(name, 0)) <= len(FURTHER[run.rule]):
             due = run.due if step == 0 else self.base[name] + FURTHER[run.rule][step - 1]
-            pending = Pending(step, run.due, due, due)
+            pending = Pending(step, run.due, due, due if due >= floor else None)
             if due >= floor or (run.locked and due >= self.sends_from):
                 self.pending[name] = pending
                 return
@@ -190,8 +193,9 @@ class Person:
             self.pending[name] = Pending(pending.step + 1, run.due, due, due)
 
     def _decide(self, name: RunId, pending: Pending, outcome: str, gate: str, now: int, expires: int = 0) -> None:
+        step, entry = pending.step + 1, self.entry[name]
         self.decided.append(
-            Decided(self.user, *name, pending.step + 1, pending.sequence, outcome, gate, pending.due, now, expires)
+            Decided(self.user, *name[:2], entry, step, pending.sequence, outcome, gate, pending.due, now, expires)
         )
 
     def _finish(self, name: RunId, pending: Pending) -> None:

@@ -66,7 +66,7 @@ class NamedCoordinator(GroupCoordinator):
 
     async def _do_heartbeat(self) -> bool:
         if self.generation < 0:
-            return False  # not a member until the question is answered
+            return True  # not a member until the question is answered; the coordinator itself is well
         known = bool(await super()._do_heartbeat())
         if known:
             self._doubted = ""

@@ -161,6 +161,7 @@ class ShardProducer:
         self._sender.retries = 0
         producer = self._producer
         await producer.begin_transaction()
+        producer._txn_manager._transaction_waiter.add_done_callback(_heard)
         waiting: list[asyncio.Future[Any]] = []
         try:
             if offsets:
@@ -228,8 +229,11 @@ class ShardProducer:
         for task in (closing, *tasks):
             task.cancel()
             task.add_done_callback(_heard)
+        accumulator = producer._message_accumulator
         with contextlib.suppress(Exception):
-            producer._message_accumulator.fail_all(KafkaError("the shard was closed"))
+            accumulator.fail_all(KafkaError("the shard was closed"))
+        for batch in (batch for batches in accumulator._batches.values() for batch in batches):
+            batch._drain_waiter.add_done_callback(_heard)
 
 
 def _seal(builder: BatchBuilder, count: int) -> None:

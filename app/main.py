@@ -75,6 +75,7 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
             "client_id": settings.topic_prefix + settings.app_id,
             # The group's requests may rightly take as long as a rebalance.
             "request_timeout_ms": max(REQUEST_TIMEOUT_MS, int(session * 1000) + 10_000),
+            "retry_backoff_ms": 200,  # transactions have their own, much shorter one
             **settings.kafka_security,
         },
         group=settings.topic_prefix + settings.app_id,

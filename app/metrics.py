@@ -46,6 +46,7 @@ class Metrics:
             "duplicates": self.duplicates,
             "runs": self.runs,
             "steps": self.steps,
+            "stages": self.stages,
         }
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
@@ -69,10 +70,12 @@ class Metrics:
         self.late_events = self._counter("late_events", "Events that came late, by type.", "type")
         # counter, events: whose event id the user's row already knew, by type; they changed nothing.
         self.duplicates = self._counter("duplicate_events", "Events seen before, by type.", "type")
-        # counter, runs: of a rule for a user, by what happened to them: entered, ended, taken_back, revived.
+        # counter, runs: of a rule, by what happened: entered, ended, expired, exited, taken_back, revived.
         self.runs = self._counter("runs", "Runs of rules, by what happened and rule.", "what", "rule")
         # counter, steps: of runs that never became candidates, by why: passed = due before the rule may send.
         self.steps = self._counter("steps", "Steps of runs that were passed over, by rule.", "what", "rule")
+        # counter, moves: of users into a life stage.
+        self.stages = self._counter("stages", "Moves of users between life stages, by the stage entered.", "to")
         # counter, items: counted by the processor under a name this file does not know; above 0 it is a defect.
         self.unnamed_counts = self._counter("unnamed_counts", "Counts without a metric (a defect when above 0).")
         # counter, transactions: aborted or given up; the shard was opened again from its changelog.

@@ -17,19 +17,21 @@ from zlib import crc32
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from app.core import engine
+from app.core import engine, ids
 from app.core.facts import Refused
 from app.core.moment import Moment
 from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer
 from app.core.rules import Catalogue
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
-from schemas.events import ClockAdvanced, Event
+from schemas.events import ClockAdvanced, Event, UserErased, UserRegistered
 from schemas.instant import LATEST, format_instant
-from schemas.triggers import Decision, Retraction, Trigger
+from schemas.triggers import Decision, Retraction, StageChange, Trigger
 
 #: The changelog record of the shard itself. No user id holds a control character, so none can be this.
 META_KEY = b"\x00shard"
+#: What is left of an erased user: this and a keyed hash; the value is the instant of the erasure.
+ERASED_PREFIX = b"\x00erased\x00"
 #: A person's decision to set one event aside: this, the input, a NUL, the offset; the value says why.
 QUARANTINE_PREFIX = b"\x00quarantine\x00"
 #: Records an input may have buffered before it is paused.
@@ -89,6 +91,8 @@ class Plan(NamedTuple):
     """So many rejects in a row are an alarm: an upstream service is broken."""
     stop_at_ceiling: bool = False
     """Whether the shard then stops, too."""
+    erasure_key: str = "lifecycle-triggers"
+    """Keys the hashes that erased users leave behind."""
     state_version: int | None = None
     """The row version that this deployment has finalised; None keeps what the state already has."""
 
@@ -119,6 +123,8 @@ class _Meta(msgspec.Struct):
     """By input: the instant that the input itself said it has reached (ClockAdvanced)."""
     active_since: dict[str, int] = {}
     """By rule: merged time when it first ran here."""
+    catalogue: int = 0
+    """Number of the published catalogue in effect; 0 = the one the worker came with."""
     row_version: int = ROW_VERSION
     """The version in which rows are written: raised only when the deployment is finalised."""
 
@@ -167,6 +173,10 @@ class Processor:
         self._counts: Counter[tuple[str, ...]] = Counter()
         self._offsets: dict[str, int] = {}
         self._source = f"/lifecycle-triggers/{plan.app_id}"
+        self._catalogue = plan.catalogue
+        self._offers: dict[int, tuple[int, Catalogue]] = {}
+        self._erased: dict[bytes, int] = {}
+        self._gone: list[tuple[bytes, bytes | None]] = []
         self._quarantined: dict[tuple[str, int], str] = {}
         self.consecutive_rejects = 0
         """Since the last message that could be used; ignored ones count for nothing."""
@@ -184,6 +194,8 @@ class Processor:
             self._quarantined.pop((name, int(offset)), None)
             if value is not None:
                 self._quarantined[name, int(offset)] = value.decode()
+        elif key.startswith(ERASED_PREFIX):
+            self._erased[key[len(ERASED_PREFIX) :]] = int.from_bytes(value or b"", "big")
         elif value is None:
             self._cold.pop(key.decode(), None)
         else:
@@ -273,7 +285,11 @@ class Processor:
                 continue
             source = self._next_input()
             if source is not None:
-                done += self._fire_before(source.head[0], limit - done)  # type: ignore[index]  # _next_input fills it
+                assert source.head is not None  # _next_input fills it
+                if (used := self._change_before(max(source.head[0], self.now), limit - done)) is not None:
+                    done += used
+                    continue
+                done += self._fire_before(source.head[0], limit - done)
                 if done >= limit:
                     break
                 self._apply(source)
@@ -293,7 +309,7 @@ class Processor:
             self._meta_dirty = True
         sends: dict[str, int] = {}
         now = self._meta.merged if self.plan.clock == "events" else self._now
-        for name, rule in self.plan.catalogue.rules.items():
+        for name, rule in self._catalogue.rules.items():
             if name not in self._meta.active_since:
                 self._meta.active_since[name] = now
                 self._meta_dirty = True
@@ -304,6 +320,40 @@ class Processor:
             if start == "none":
                 self._enters_from[name] = active
         self._sends_from = sends
+
+    def offer(self, number: int, effective_at: int, catalogue: Catalogue) -> None:
+        """A published catalogue: every shard changes over to it when merged time reaches `effective_at`."""
+        if number > self._meta.catalogue:
+            self._offers[number] = (effective_at, catalogue)
+        elif number == self._meta.catalogue:  # the one that was in effect when the shard was last written
+            self._catalogue, self._sends_from = catalogue, None
+
+    def _change_before(self, at: int, limit: int) -> int | None:
+        """Before time goes on to `at`: a catalogue that takes effect by then. Its predecessor's timers fire first.
+        None when there is none; else how much of the limit was used."""
+        if not self._offers or (change := min(due for due, _ in self._offers.values())) > at:
+            return None
+        fired = self._fire_due(change - self.plan.lateness, limit, inclusive=False)
+        if fired < limit:
+            self._change_over(change)
+        return max(fired, 1)
+
+    def _change_over(self, until: int) -> None:
+        """Takes up the catalogues that are in effect at this instant. Whoever has a timer is adapted now, the others
+        when they are touched."""
+        for number in sorted(n for n, (at, _) in self._offers.items() if at <= until):
+            _, self._catalogue = self._offers.pop(number)
+            self._meta.catalogue = number
+            self._meta_dirty = True
+        self._sends_from = None
+        self._activate()
+        for user in list(self._timers):
+            row = self._dirty.get(user) or self.row(user)
+            assert row is not None
+            after = engine.adapt(row, self._moment(self.now))
+            if after is not row:
+                self._keep(user, after)
+            self._collect(user)
 
     # -- the merge
 
@@ -377,7 +427,13 @@ class Processor:
             )
             self._reject(source, record, RejectedMessage("wrong_partition", reason, ""))
             return
+        if row is None and self._erased and self._stays_gone(event):
+            self._counts["ignored", "erased", event.TYPE] += 1
+            return
         moment = self._moment(self.now)
+        if isinstance(event, UserErased):
+            self._erase(event, row, moment)
+            return
         try:
             after = engine.step(row, event, moment)
         except Exception as error:
@@ -394,6 +450,25 @@ class Processor:
         self.consecutive_rejects = 0
         if after is not row:
             self._keep(user, after)
+        self._collect(user)
+
+    def _stays_gone(self, event: Event) -> bool:
+        """After an erasure only a new registration begins a new life; whatever else trickles in stays unknown."""
+        erased_at = self._erased.get(ids.erased_mark(event.user_id, self.plan.erasure_key))
+        return erased_at is not None and not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
+
+    def _erase(self, event: UserErased, row: Row | None, moment: Moment) -> None:
+        """Row, timers and traces go; a keyed hash stays, so that nothing late brings the user back."""
+        user = event.user_id
+        if row is not None:
+            engine.erase(row, event, moment)
+        for held in (self._hot, self._dirty, self._cold, self._timers):
+            held.pop(user, None)
+        mark = ids.erased_mark(user, self.plan.erasure_key)
+        self._erased[mark] = event.occurred_at
+        self._gone.append((user.encode(), None))
+        self._gone.append((ERASED_PREFIX + mark, event.occurred_at.to_bytes(8, "big")))
+        self._counts["events", event.TYPE] += 1
         self._collect(user)
 
     def _partition_of(self, user: str) -> int:
@@ -430,7 +505,7 @@ class Processor:
         return Moment(
             now=now,
             floor=self._meta.merged - self.plan.lateness if floor is None else floor,
-            catalogue=self.plan.catalogue,
+            catalogue=self._catalogue,
             sends_from=self._sends_from,
             enters_from=self._enters_from,
             trace=self._trace,
@@ -445,6 +520,8 @@ class Processor:
     def _fire_look(self, limit: int) -> int:
         """CLOCK=wall: everything up to the look has been applied, so merged time becomes it and its timers fire."""
         assert self._look is not None
+        if (used := self._change_before(self._look, limit)) is not None:
+            return used
         fired = self._fire_due(self._look - self.plan.lateness, limit, inclusive=True)
         if fired < limit:
             self._meta.merged = max(self._meta.merged, self._look)
@@ -458,6 +535,8 @@ class Processor:
         reached = min(source.head[0] if source.head else source.clock for source in self._inputs.values())
         if reached <= self._meta.merged:
             return 0
+        if (used := self._change_before(reached, limit)) is not None:
+            return used
         fired = self._fire_due(reached - self.plan.lateness, limit, inclusive=False)
         if fired < limit:
             self._meta.merged = reached
@@ -514,13 +593,17 @@ class Processor:
             elif isinstance(item, Decision):
                 value, headers = codec.encode_decision(item)
                 self._outputs.append(Output("decisions", key, value, headers))
+            elif isinstance(item, StageChange):
+                value, headers = codec.encode_stage_change(item)
+                self._outputs.append(Output("lifecycle.stages", key, value, headers))
             elif isinstance(item, Retraction):
                 value, headers = codec.encode_retraction(item, self._source)
                 self._outputs.append(Output(f"triggers.{item.family}", key, value, headers))
         self._trace.clear()
 
     def _batch(self) -> Batch:
-        rows: list[tuple[bytes, bytes | None]] = []
+        rows: list[tuple[bytes, bytes | None]] = self._gone
+        self._gone = []
         for user, row in self._dirty.items():
             data = encode(row, self._meta.row_version)
             self._cold[user] = data

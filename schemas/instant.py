@@ -76,6 +76,7 @@ def parse_instant(raw: str | int, assume_zone: tzinfo | None = None) -> Instant:
     raise BadInstant("An instant is RFC 3339 text with an offset, or epoch milliseconds as an integer.")
 
 
+@lru_cache(maxsize=16384)
 def format_instant(at: int, zone: tzinfo) -> str:
     """RFC 3339 in the given zone, "2026-03-08T08:15:30+08:00"; a fraction only if there is one.
 

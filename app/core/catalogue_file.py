@@ -7,29 +7,36 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from app.core import expressions, words
 from app.core.expressions import ExpressionError
 from app.core.policy import CHANNELS, Policy
-from app.core.problems import CatalogueError, Problem, located, suggestion
+from app.core.problems import CatalogueError, Path, Problem, located, suggestion
 from app.core.rules import Catalogue, End, Enter, Rule, Send, Step, index
 from app.core.scope import VARIABLES
 from schemas.events import EVENT_TYPES
 from schemas.instant import BadInstant, parse_instant
 
 FAMILIES = ("replenishment", "coupon", "winback", "cart", "browse", "welcome", "order", "loyalty", "milestone")
-KEYS = ("user", "order", "coupon", "pack", "product_type")
+KEYS = ("user", "order", "coupon", "pack", "cart", "category", "product_type")
+ON_CHANGE = ("finish", "follow", "restart", "exit")
+PAUSES = ("hold", "skip", "expire")
+LINE_KEYS = ("product_type", "category")
 _WITH_LINES = ("OrderPlaced", "OrderPaid")
 _RETIMES = ("OrderReceived", "OrderRefunded")
 _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
-    "facts", "reentry", "mode", "start",
+    "facts", "recheck", "reentry", "goal", "mode", "start", "holdout", "repeat", "on_change", "paused",
 }  # fmt: skip
 _ENTER = {"on", "key", "when", "each", "at"}
 _END = {"on", "when", "same", "at"}
-_STEP = {"after", "at", "offer", "at_once"}
-_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after"}
+_STEP = {"after", "at", "at_once", "offer", "class"}
+_SEND = {
+    "action", "class", "channels", "priority", "collapse", "expires_after", "once_in", "on_cap", "discount_every",
+    "coupon_in_hand",
+}  # fmt: skip
+_GOAL = {"on", "within"}
 
 T = TypeVar("T")
 
@@ -63,35 +70,35 @@ class _Reader:
         self.unreadable = not self.data and len(problems) > before
         self.key = "user"
 
-    def fail(self, path: tuple[str | int, ...], text: str) -> None:
+    def fail(self, path: Path, text: str) -> None:
         while path and path not in self.lines:
             path = path[:-1]
         self.problems.append(Problem(self.file, self.lines.get(path, 1), text))
 
     # -- small readers
 
-    def known(self, data: Mapping[str, Any], allowed: set[str], path: tuple[str | int, ...]) -> None:
+    def known(self, data: Mapping[str, Any], allowed: set[str], path: Path) -> None:
         for name in data:
             if name not in allowed:
                 self.fail((*path, name), f"There is no setting '{name}' here. {suggestion(name, allowed)}")
 
-    def choice(self, value: Any, allowed: tuple[str, ...], path: tuple[str | int, ...], what: str) -> str:
+    def choice(self, value: Any, allowed: tuple[str, ...], path: Path, what: str) -> str:
         if value not in allowed:
             self.fail(path, f"'{value}' is no {what}. {suggestion(value, allowed)}")
             return allowed[0]
         return str(value)
 
-    def compiled(self, make: Callable[[], T], path: tuple[str | int, ...]) -> T | None:
+    def compiled(self, make: Callable[[], T], path: Path) -> T | None:
         try:
             return make()
         except ExpressionError as error:
             self.fail(path, str(error))
             return None
 
-    def condition(self, text: Any, path: tuple[str | int, ...]) -> Any:
+    def condition(self, text: Any, path: Path) -> Any:
         return None if text is None else self.compiled(lambda: expressions.condition(str(text), self.key), path)
 
-    def timing(self, text: Any, wanted: str, path: tuple[str | int, ...]) -> Any:
+    def timing(self, text: Any, wanted: str, path: Path) -> Any:
         return None if text is None else self.compiled(lambda: expressions.timing(str(text), self.key, wanted), path)
 
     def span(self, value: Any, path: tuple[str | int, ...], default: int) -> int:
@@ -110,13 +117,13 @@ class _Reader:
         self.fail(path, f"'{name}' is a list, such as [{value}].")
         return []
 
-    def items(self, name: str) -> list[tuple[tuple[str | int, ...], dict[str, Any]]]:
+    def items(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
         """A setting that is a mapping or a list of mappings."""
         value = self.data.get(name, [])
         entries = value if isinstance(value, list) else [value]
         result = []
         for position, entry in enumerate(entries):
-            path: tuple[str | int, ...] = (name, position) if isinstance(value, list) else (name,)
+            path: Path = (name, position) if isinstance(value, list) else (name,)
             if isinstance(entry, dict):
                 result.append((path, entry))
             else:
@@ -156,10 +163,16 @@ class _Reader:
             send=self.send(),
             reason=str(self.data.get("reason", "")),
             facts=tuple(map(str, self.listed(self.data, "facts", ("facts",)))),
+            recheck=tuple(map(str, self.listed(self.data, "recheck", ("recheck",)))),
             reentry=self.reentry(),  # type: ignore[arg-type]  # checked by choice
             cooldown=self.cooldown(),
             mode=self.choice(self.data.get("mode", "live"), ("live", "shadow"), ("mode",), "mode"),  # type: ignore[arg-type]
             start=self.start(),
+            holdout=self.share(self.data.get("holdout", 0)),
+            yearly=self.yearly(),
+            on_change=self.choice(self.data.get("on_change", "finish"), ON_CHANGE, ("on_change",), "on_change"),  # type: ignore[arg-type]
+            paused=self.paused(),
+            goal=self.goal(),
         )
         self.names(("reason",), words.names_in(rule.reason))
         if re.search("[{}]", words.without_names(rule.reason)):
@@ -170,7 +183,7 @@ class _Reader:
                 self.fail((name,), f"A rule needs at least one {what}.")
         return rule if len(self.problems) == before else None
 
-    def names(self, path: tuple[str | int, ...], names: Any) -> None:
+    def names(self, path: Path, names: Any) -> None:
         for name in names:
             if name not in VARIABLES or name not in expressions.names_for(self.key):
                 self.fail(path, expressions.unknown_name(str(name), self.key))
@@ -214,18 +227,25 @@ class _Reader:
         """An event, and that it says which thing of the rule's kind it is about."""
         event = self.choice(kind, tuple(EVENT_TYPES), path, "event")
         fields = EVENT_TYPES[event].__struct_fields__
-        carries = {"order": "order_id" in fields, "product_type": event in _WITH_LINES}
+        carries = {
+            "order": "order_id" in fields,
+            "product_type": event in (*_WITH_LINES, "ProductViewed"),
+            "category": event in (*_WITH_LINES, "ProductViewed"),
+            "cart": event == "CartUpdated",
+        }
         if kind == event and not carries.get(about, about == "user" or "coupon_id" in fields):
             self.fail(path, f"{event} does not say which {about} it is about.")
         return event
 
-    def enter(self, path: tuple[str | int, ...], entry: dict[str, Any]) -> Enter:
+    def enter(self, path: Path, entry: dict[str, Any]) -> Enter:
         self.known(entry, _ENTER, path)
         each = entry.get("each")
         if each not in (None, "line"):
             self.fail((*path, "each"), f"'each: {each}' is not known; 'each: line' makes one run a product type.")
-        if (self.key == "product_type") != (each == "line"):
-            self.fail(path, "'key: product_type' and 'each: line' go together: an order has many of them.")
+        if self.key in LINE_KEYS and entry.get("on") in _WITH_LINES and each != "line":
+            self.fail(path, f"'key: {self.key}' and 'each: line' go together: an order has many of them.")
+        if each == "line" and self.key not in LINE_KEYS:
+            self.fail(path, f"'each: line' is for rules keyed by {' or '.join(LINE_KEYS)}.")
         return Enter(
             on=self.event(entry.get("on"), (*path, "on"), self.key),
             when=self.condition(entry.get("when"), (*path, "when")),
@@ -240,22 +260,27 @@ class _Reader:
             if "at" in entry:
                 instants.append(self.timing(entry["at"], "instant", (*path, "at")))
                 continue
-            same = "same" in entry
-            if same and (
-                entry["same"] != "product_type" or self.key != "product_type" or entry.get("on") != "OrderPaid"
-            ):
-                self.fail((*path, "same"), "'same: product_type' is for OrderPaid in rules keyed by product_type.")
-            about = "user" if self.key == "product_type" else self.key  # without `same` it ends the runs of all types
+            same, of_lines = entry.get("same"), self.key in LINE_KEYS
+            if same is not None and not (same == "user" or (same == self.key and of_lines)):
+                hint = f"'{self.key}' or 'user'" if of_lines else "'user'"
+                self.fail((*path, "same"), f"'same: {same}' is not known here. Write {hint}, or leave it out.")
+            elif of_lines and same == self.key and entry.get("on") != "OrderPaid":
+                self.fail(
+                    (*path, "same"), f"'same: {same}' is for OrderPaid: only a purchase has lines that end a run."
+                )
+            # without a thing of its own it ends all runs of the rule
+            about = "user" if of_lines or same == "user" else self.key
             ends.append(
                 End(
                     on=self.event(entry.get("on"), (*path, "on"), about),
                     when=self.condition(entry.get("when"), (*path, "when")),
-                    same_line=same,
+                    same_line=entry.get("same") in LINE_KEYS,
+                    any_key=entry.get("same") == "user",
                 )
             )
         return tuple(ends), tuple(instants)
 
-    def step(self, position: int, path: tuple[str | int, ...], entry: dict[str, Any]) -> Step:
+    def step(self, position: int, path: Path, entry: dict[str, Any]) -> Step:
         self.known(entry, _STEP, path)
         given = [name for name in ("after", "at", "at_once") if name in entry]
         if len(given) != 1:
@@ -266,9 +291,45 @@ class _Reader:
         return Step(
             after=self.timing(after, "duration", (*path, "after")),
             at=self.timing(entry.get("at"), "instant", (*path, "at")),
-            offer=entry.get("offer"),
+            offer=self.offer(entry.get("offer"), (*path, "offer")),
             at_once="at_once" in given,
+            kind=self.message_class(entry["class"], (*path, "class")) if "class" in entry else None,
         )
+
+    def offer(self, name: Any, path: Path) -> str | None:
+        if name is not None and name not in self.policy.offers:
+            self.fail(path, f"There is no offer '{name}' in shop.yaml. {suggestion(name, self.policy.offers)}")
+        return None if name is None else str(name)
+
+    def message_class(self, value: Any, path: Path) -> Literal["marketing", "transactional"]:
+        chosen = self.choice(value, ("marketing", "transactional"), path, "class")
+        return "transactional" if chosen == "transactional" else "marketing"
+
+    def share(self, value: Any) -> float:
+        if isinstance(value, int | float) and 0 <= value <= 1:
+            return float(value)
+        self.fail(("holdout",), f"'{value}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
+        return 0.0
+
+    def paused(self) -> Any:
+        value = self.data.get("paused")
+        return None if value is None else self.choice(value, PAUSES, ("paused",), "way to pause")
+
+    def yearly(self) -> bool:
+        value = self.data.get("repeat")
+        if value not in (None, "yearly"):
+            self.fail(("repeat",), f"'{value}' is not known; the only repetition is 'yearly'.")
+        return value == "yearly"
+
+    def goal(self) -> tuple[str, int] | None:
+        """(event, within): what counts as a conversion, apart from the run's progress."""
+        goal = self.data.get("goal")
+        if goal is None:
+            return None
+        if not isinstance(goal, dict) or set(goal) != _GOAL:
+            self.fail(("goal",), "'goal' is an event and a window, such as {on: OrderPaid, within: 7d}.")
+            return None
+        return self.event(goal["on"], ("goal", "on")), self.span(goal["within"], ("goal", "within"), 0)
 
     def holds(self) -> tuple[str, str] | None:
         holds = self.data.get("holds")
@@ -297,7 +358,7 @@ class _Reader:
         data = self.data.get("send", {})
         if not isinstance(data, dict):
             self.fail(("send",), "'send' is a mapping with action, class, channels, priority and expires_after.")
-            return Send("contact", "marketing", (), 0, None, 0)
+            data = {"channels": ["push"]}
         self.known(data, _SEND, ("send",))
         channels = self.listed(data, "channels", ("send", "channels"))
         action = self.choice(data.get("action", "contact"), ("contact", "grant"), ("send", "action"), "action")
@@ -315,4 +376,8 @@ class _Reader:
             priority=priority,
             collapse=data.get("collapse"),
             expires_after=self.span(data.get("expires_after"), ("send", "expires_after"), 86_400_000_000),
+            once_in=self.span(data.get("once_in"), ("send", "once_in"), 0),
+            on_cap=self.choice(data.get("on_cap", "defer"), ("defer", "drop"), ("send", "on_cap"), "way"),  # type: ignore[arg-type]
+            discount_every=self.span(data.get("discount_every"), ("send", "discount_every"), 0),
+            coupon_instead=data.get("coupon_in_hand") == "instead",
         )

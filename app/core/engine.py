@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from app.core import facts, ids, runs
+from app.core import facts, ids, runs, stages
 from app.core.facts import Refused
 from app.core.moment import Moment
 from app.core.row import MANY_RUN_KEYS, Row, remember, remembers
-from schemas.events import Event
+from schemas.events import Event, UserErased
 
 
 def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
@@ -22,6 +22,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
     if remembers(row.ledger, hashed):
         moment.tally("duplicates", event.TYPE)
         return row
+    row = adapt(row, moment)
     after = facts.apply(row, event)
     if isinstance(after, Refused):
         return after
@@ -34,9 +35,23 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
         row = runs.retime(row, after.retimed, frozenset(h.kind for h in after.happenings), moment)
     for happening in after.happenings:
         row = runs.on_happening(row, happening, moment)
+        row = stages.on_happening(row, happening, moment)
     return runs.swept(row, moment) if len(row.runs) > MANY_RUN_KEYS else row
 
 
 def tick(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires the row's timers due at this instant."""
-    return runs.on_timer(row, due_at, moment)
+    return runs.on_timer(stages.on_timer(adapt(row, moment), due_at, moment), due_at, moment)
+
+
+def adapt(row: Row, moment: Moment) -> Row:
+    """The row under the present catalogue: at a change-over, and whenever one is touched that was not there then."""
+    present = moment.catalogue.fingerprint
+    if row.catalogue == present:
+        return row
+    return replace(runs.adapt(row, moment) if row.runs else row, catalogue=present)
+
+
+def erase(row: Row, event: UserErased, moment: Moment) -> None:
+    """What an erasure says before the row goes: what waited is dropped, what is out and unexpired is retracted."""
+    runs.give_up(row, event, moment)

@@ -16,6 +16,7 @@ from typing import Any
 
 from cel_expr_python import cel
 
+from app.core import fast_conditions
 from app.core.row import NEVER
 from app.core.scope import VARIABLES, Scope
 
@@ -82,6 +83,9 @@ def condition(text: str, key: str) -> Callable[[Scope], bool]:
         raise ExpressionError(_cel_problem(text, key, str(error))) from error
     if expression.return_type() != cel.Type.BOOL:
         raise ExpressionError(f"'{text}' is {expression.return_type().name().lower()}, not true or false.")
+    quick = fast_conditions.translate(text)
+    if quick is not None:
+        return quick
     used = [
         (n, VARIABLES[n].kind, VARIABLES[n].read)
         for n in allowed

@@ -7,13 +7,14 @@ order had started or ended.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from typing import Any
 
 from msgspec.structs import replace
 
-from app.core import ids
+from app.core import ids, visits
+from app.core.happenings import Facts, Group, Happening, Refused, Reversal, lines_of
 from app.core.row import (
     MAX_COUPONS,
     MAX_LINES,
@@ -33,70 +34,17 @@ from app.core.scope import NO_ORDER, is_paid, taken_back
 from schemas import events as ev
 from schemas.money import minor_units
 
+#: Topics whose events are acts of the user: somebody is there.
+_OF_THE_USER = frozenset({"orders", "logins", "browse"})
 #: Hashes of summarised orders and coupons that a row keeps.
 MAX_FORGOTTEN = 1024
 
 
-class Group(NamedTuple):
-    """The lines of one event that share a product type: one entry."""
-
-    units: int
-    """For own use; what came back is taken off."""
-    subscription: bool
-    """Some of it is delivered regularly, and has not come back."""
-    quantity: int
-    product_id: str
-    title: str | None
-    image_url: str | None
-
-
-class Happening(NamedTuple):
-    """Something rules may listen to. One event may mean several (an order that issues and uses coupons)."""
-
-    kind: str
-    at: int
-    event_id: str
-    source: str
-    """The type of the event that said so."""
-    order_id: str | None = None
-    coupon_id: str | None = None
-    groups: Mapping[str, Group] = {}
-    counts: bool = True
-    """False: a purchase that was paid back before it was heard of, with goods that stayed with the customer."""
-
-
-class Reversal(NamedTuple):
-    """A purchase, or the goods of some product types of it, no longer counts."""
-
-    order_id: str
-    purchase: bool
-    """The order as such: it was cancelled or refunded, and counts no more."""
-    product_types: frozenset[str] | None
-    """Types of which nothing of this order is left with the customer; None = nothing of it at all."""
-    no_own: frozenset[str]
-    """Types of which nothing for own use is left (of a subscription to them, something may be)."""
-
-
-class Facts(NamedTuple):
-    """The row after the event, and what that means to rules."""
-
-    row: Row
-    happenings: tuple[Happening, ...] = ()
-    reversals: tuple[Reversal, ...] = ()
-    retimed: str | None = None
-    """An order whose remaining units changed: pending steps it started are timed anew."""
-
-
-class Refused(NamedTuple):
-    """The event contradicts what is known; it goes to dead letters as `cannot_apply`."""
-
-    reason: str
-    field: str = ""
-
-
 def apply(row: Row, event: ev.Event) -> Facts | Refused:
     """The facts after this event. Unknown types of our own contract cannot come here: the codec made the event."""
-    handler = _HANDLERS.get(type(event))
+    if event.TOPIC in _OF_THE_USER and event.occurred_at > (row.last_seen_at or 0):
+        row = replace(row, last_seen_at=event.occurred_at)
+    handler = HANDLERS.get(type(event))
     if handler is None:
         return Facts(row, (happening_of(event),))
     return handler(row, event)
@@ -111,17 +59,18 @@ def happening_of(event: ev.Event) -> Happening:
 # -- orders ----------------------------------------------------------------------------------------------------------
 
 
-def groups_of(order: Order) -> dict[str, Group]:
-    """The lines of an order by product type, in order of first appearance; gifts count for nobody."""
+def groups_of(order: Order, by: str = "product_type") -> dict[str, Group]:
+    """The lines of an order by product type (or category), in order of first appearance; gifts count for nobody."""
     groups: dict[str, Group] = {}
     for line in order.lines:
-        if line.kind == "gift" or not line.product_type:
+        key = line.product_type if by == "product_type" else line.category
+        if line.kind == "gift" or not key:
             continue
         left = 0 if order.returned_whole else line.quantity - line.returned
         subscription = line.kind == "subscription" and left > 0
         own = 0 if line.kind == "subscription" else left
-        before = groups.get(line.product_type)
-        groups[line.product_type] = (
+        before = groups.get(key)
+        groups[key] = (
             Group(own * line.units, subscription, own, line.product_id, line.title, line.image_url)
             if before is None
             else Group(
@@ -188,21 +137,6 @@ def _age(order: Order) -> tuple[int, str]:
     return max(order.placed_at or 0, order.paid_at or 0, order.cancelled_at or 0), order.order_id
 
 
-def _lines(lines: tuple[ev.Line, ...]) -> tuple[OrderLine, ...]:
-    return tuple(
-        OrderLine(
-            line.product_id,
-            line.runs_out or "",
-            line.quantity,
-            line.units,
-            "gift" if line.gift else "subscription" if line.subscription else "",
-            line.title,
-            line.image_url,
-        )
-        for line in lines
-    )
-
-
 def _take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods: bool) -> tuple[OrderLine, ...]:
     """The lines after a refund of so many pieces of a product, filling lines of that product in order."""
     result = []
@@ -222,7 +156,7 @@ def _fill(order: Order, event: ev.OrderPlaced | ev.OrderPaid) -> Order:
         parent_id=event.parent_order_id or order.parent_id,
         currency=event.currency,
         total_minor=_minor(event.total, event.currency),
-        lines=_lines(event.lines),
+        lines=lines_of(event.lines),
         coupons_used=event.coupons_used,
         pay_url=event.pay_url or order.pay_url,
         pay_deadline=order.pay_deadline if event.pay_deadline is None else event.pay_deadline,
@@ -275,11 +209,12 @@ def _paid(row: Row, event: ev.OrderPaid) -> Facts:
     new = _with_order(row, order)
     if not is_paid(order):  # its cancellation or refund was here first; goods that stayed run out all the same
         left = left_of(order)
-        stayed = [happening_of(event)._replace(groups=left, counts=False)] if left else []
+        categories = left_of(order, "category")
+        stayed = [happening_of(event)._replace(groups=left, categories=categories, counts=False)] if left else []
         new, freed = _reverse_coupons(new, order, event)
         return Facts(new, (*stayed, *freed))
     at, event_id = event.occurred_at, event.event_id
-    happenings = [happening_of(event)._replace(groups=groups_of(order))]
+    happenings = [happening_of(event)._replace(groups=groups_of(order), categories=groups_of(order, "category"))]
     for coupon_id in event.coupons_used:
         new, more = _redeem(new, coupon_id, Mark(at, event_id, "CouponRedeemed", order.order_id), event.TYPE)
         happenings += more
@@ -330,11 +265,11 @@ def _has_goods(order: Order) -> bool:
     return order.paid_at is not None and not cancelled and not order.returned_whole
 
 
-def left_of(order: Order) -> dict[str, Group]:
-    """What is with the customer, by product type."""
+def left_of(order: Order, by: str = "product_type") -> dict[str, Group]:
+    """What is with the customer, by product type or category."""
     if not _has_goods(order):
         return {}
-    return {name: group for name, group in groups_of(order).items() if group.units > 0 or group.subscription}
+    return {name: group for name, group in groups_of(order, by).items() if group.units > 0 or group.subscription}
 
 
 def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:
@@ -394,7 +329,12 @@ def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
     order = _known_order(row, event.order_id)
     if order is None:
         return Facts(row)
-    order = replace(order, deposit_from=event.balance_due_from, deposit_until=event.balance_due_until)
+    order = replace(
+        order,
+        deposit_at=event.occurred_at,
+        deposit_from=event.balance_due_from,
+        deposit_until=event.balance_due_until,
+    )
     return Facts(_with_order(row, order), (happening_of(event),))
 
 
@@ -537,10 +477,12 @@ def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
         row = replace(row, zone=event.time_zone, zone_at=at)
     if event.locale is not None and at >= row.locale_at:
         row = replace(row, locale=event.locale, locale_at=at)
+    if event.birthday is not None:
+        row = replace(row, birthday=event.birthday)
     return Facts(row, (happening_of(event),))
 
 
-_HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {
+HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {
     ev.OrderPlaced: _placed,
     ev.OrderPaid: _paid,
     ev.OrderCancelled: _cancelled,
@@ -558,4 +500,12 @@ _HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {
     ev.UserLoggedIn: _logged_in,
     ev.CustomerBaseline: _baseline,
     ev.ProfileUpdated: _profile,
+    ev.ProductViewed: visits.viewed,
+    ev.CartUpdated: visits.cart_updated,
+    ev.CheckoutStarted: visits.checkout_started,
+    ev.ConsentChanged: visits.consent_changed,
+    ev.Unsubscribed: visits.unsubscribed,
+    ev.MessageSent: visits.message_sent,
 }
+
+__all__ = ["Facts", "Group", "Happening", "Refused", "Reversal", "apply", "groups_of"]

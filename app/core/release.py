@@ -5,18 +5,20 @@ Each candidate has exactly one final decision record; a trigger and its `fired` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from app.core import guardrails, ids, words
-from app.core.guardrails import Candidate, Verdict, quiet_hours
+from app.core import calendar, guardrails, ids, words
+from app.core.guardrails import Candidate, Verdict, arbitration, consent, holdout, quiet_hours
+from app.core.items import items_of
 from app.core.moment import Moment
-from app.core.row import Fired, Row, Run
+from app.core.row import Fired, Row, Run, Sent
 from app.core.rules import Rule
-from app.core.scope import Scope, coupon_of
+from app.core.scope import Scope, coupon_in_hand, coupon_of
+from app.core.visits import with_sent
 from schemas.instant import format_instant
-from schemas.triggers import Decision, Entry, Evidence, Item, Retraction, Trigger
+from schemas.triggers import Decision, Entry, Evidence, Offer, Retraction, Trigger
 
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
@@ -25,14 +27,6 @@ if TYPE_CHECKING:
 
 #: A candidate has exactly one final record. A deferral comes before it, a retraction after a fired one.
 NOT_FINAL = frozenset({"deferred", "retracted"})
-
-
-class Outcome(NamedTuple):
-    """What became of a candidate that no gate objected to."""
-
-    outcome: Literal["fired", "retracted"]
-    reason: str
-    gate: str | None = None
 
 
 def _trigger_id(row: Row, run: Run, step: int) -> str:
@@ -56,25 +50,54 @@ def _evidence(run: Run, zone: ZoneInfo) -> tuple[Evidence, ...]:
     )
 
 
-def ask(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
-    """Asks the gates in order. The run with sequence 0 when the candidate is done, else deferred to its `timer_at`."""
-    scope = Scope(row, run, moment.catalogue.policy, moment.now)
-    candidate = Candidate(rule, scope, words.zone_of(row, moment.catalogue.policy.zone))
+def candidate_of(row: Row, rule: Rule, run: Run, moment: Moment) -> Candidate:
+    """The run's pending step, to be asked at the gates."""
+    policy = moment.catalogue.policy
+    scope = Scope(row, run, policy, moment.now)
+    control = holdout.is_control(rule, row.user_id, policy)
+    return Candidate(rule, scope, calendar.zone_of(row, policy.zone), rule.send.channels, control)
+
+
+def ask(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candidate | None]:
+    """Asks the gates in order. The run comes back with sequence 0 when the candidate is done, else deferred to its
+    `timer_at`; or the candidate comes back, let through and at the end of its window: `settle` decides."""
+    candidate = candidate_of(row, rule, run, moment)
     for gate in guardrails.CONTACT if rule.send.action == "contact" else guardrails.GRANT:
-        verdict = gate(candidate)
-        if verdict is not None:
-            _record(candidate, verdict, moment)
-            if verdict.outcome == "deferred":
-                return replace(run, sequence=run.sequence + 1, timer_at=verdict.until)
-            return replace(run, sequence=0)
-    return _fire(candidate, moment)
+        answer = gate(candidate)
+        if isinstance(answer, Verdict):
+            return row, object_to(candidate, answer, moment), None
+        candidate = answer
+    if not arbitration.waits(candidate):
+        return *conclude(candidate, (), moment), None
+    if run.competing:
+        return row, run, candidate
+    until = arbitration.window_end(row, candidate)
+    why = "It waits for what else may come to the user within the hour."
+    run = object_to(candidate, Verdict("deferred", "arbitration", why, until), moment)
+    return replace(row, window_until=until), replace(run, competing=True), None
+
+
+def object_to(candidate: Candidate, verdict: Verdict, moment: Moment) -> Run:
+    """Writes an objection down; the run after it."""
+    run = candidate.scope.run
+    _record(candidate, verdict.outcome, verdict.gate, verdict.reason, moment)
+    if verdict.outcome == "deferred":
+        return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False)
+    return replace(run, sequence=0, competing=False)
 
 
 def drop(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> None:
     """The final record of a deferred candidate whose run ends while it waits."""
-    scope = Scope(row, run, moment.catalogue.policy, moment.now)
-    candidate = Candidate(rule, scope, words.zone_of(row, moment.catalogue.policy.zone))
-    _record(candidate, Verdict("dropped", "eligibility", f"While it waited, the run was {why}."), moment)
+    candidate = candidate_of(row, rule, run, moment)
+    _decide(
+        candidate.scope,
+        candidate.zone,
+        _facts(candidate),
+        "dropped",
+        "eligibility",
+        f"While it waited, the run was {why}.",
+        moment,
+    )
 
 
 def abandon(row: Row, run: Run, moment: Moment) -> None:
@@ -82,30 +105,32 @@ def abandon(row: Row, run: Run, moment: Moment) -> None:
     policy = moment.catalogue.policy
     why = "While it waited, it was taken out of the catalogue."
     scope = Scope(row, run, policy, moment.now)
-    _decide(scope, words.zone_of(row, policy.zone), {}, Verdict("dropped", "eligibility", why), moment)
+    _decide(scope, calendar.zone_of(row, policy.zone), {}, "dropped", "eligibility", why, moment)
 
 
-def _record(candidate: Candidate, verdict: Verdict | Outcome, moment: Moment) -> None:
-    _decide(candidate.scope, candidate.zone, _facts(candidate), verdict, moment)
+def _record(candidate: Candidate, outcome: str, gate: str | None, reason: str, moment: Moment) -> None:
+    _decide(candidate.scope, candidate.zone, _facts(candidate), outcome, gate, reason, moment)
 
 
-def _decide(scope: Scope, zone: ZoneInfo, facts: dict[str, object], verdict: Verdict | Outcome, moment: Moment) -> None:
+def _decide(
+    scope: Scope, zone: ZoneInfo, facts: dict[str, object], outcome: str, gate: str | None, reason: str, moment: Moment
+) -> None:
     run, step = scope.run, scope.run.step + 1
     trigger = _trigger_id(scope.row, run, step)
     moment.trace.append(
         Decision(
             decision_id=ids.decision_id(trigger, run.sequence),
             sequence=run.sequence,
-            final=verdict.outcome not in NOT_FINAL,
+            final=outcome not in NOT_FINAL,
             rule=run.rule,
             rule_version=run.version,
             user_id=scope.row.user_id,
             entry=_entry(scope.row, run),
             run_id=_run_id(scope.row, run),
             step=step,
-            outcome=verdict.outcome,
-            gate=verdict.gate,
-            reason=verdict.reason,
+            outcome=outcome,
+            gate=gate,
+            reason=reason,
             facts=facts,
             evidence=_evidence(run, zone),
             due_at=format_instant(run.due_at, zone),
@@ -113,39 +138,77 @@ def _decide(scope: Scope, zone: ZoneInfo, facts: dict[str, object], verdict: Ver
             trigger_id=trigger,
         )
     )
-    moment.tally("decisions", run.rule, verdict.outcome)
+    moment.tally("decisions", run.rule, outcome)
 
 
 def _facts(candidate: Candidate) -> dict[str, object]:
     return {name.rpartition(".")[2]: words.fact(name, candidate.scope, candidate.zone) for name in candidate.rule.facts}
 
 
-def _items(run: Run) -> tuple[Item, ...]:
-    if run.kind != "product_type":
-        return ()
-    data = run.data
-    return (
-        Item(
-            product_id=data.get("product_id"),
-            product_type=run.key,
-            title=data.get("title"),
-            image_url=data.get("image_url"),
-            quantity=data.get("quantity"),
-        ),
-    )
+def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> tuple[Row, Run]:
+    """A candidate that all gates let through is charged, and fired, or held out with a record of what it would have
+    been. `coupons` are those of the candidates it won against."""
+    rule, scope, _, channels, control = candidate
+    row, run, _, now = scope
+    channel = channels[0] if channels else None
+    if channel is not None and candidate.marketing:
+        contact = Sent(now, channel, rule.family, "" if control else _trigger_id(row, run, run.step + 1), control)
+        row = with_sent(row, contact)
+    row = replace(row, last_fired={**row.last_fired, rule.name: (_run_id(row, run), now)})
+    if control:
+        _record(candidate, "control", "holdout", "The user is in the control group: it would have been sent.", moment)
+        return row, replace(run, sequence=0, competing=False)
+    if channel is not None:
+        row = consent.used(row, channel, rule.family)
+    offer, coupons = _offer(candidate, coupons)
+    if offer is not None and rule.send.discount_every:
+        row = replace(row, last_fired={**row.last_fired, "discount": (_run_id(row, run), now)})
+    trigger = _trigger(candidate, offer, coupons)
+    moment.trace.append(trigger)
+    moment.tally("triggers", rule.name)
+    _record(candidate, "fired", None, trigger.reason, moment)
+    alive = tuple(fired for fired in run.fired if fired.expires_at > now)
+    fired = Fired(trigger.trigger_id, run.step, run.due_at, _expires_at(candidate), run.sequence, now)
+    return row, replace(run, sequence=0, competing=False, fired=(*alive, fired))
 
 
-def _fire(candidate: Candidate, moment: Moment) -> Run:
-    rule, scope, zone = candidate
+def _offer(candidate: Candidate, coupons: tuple[str, ...]) -> tuple[Offer | None, tuple[str, ...]]:
+    """What the message may promise, and the coupons it names."""
+    rule, scope = candidate.rule, candidate.scope
+    row, run, policy, now = scope
+    if run.kind in ("coupon", "pack"):
+        coupons = tuple(dict.fromkeys((coupon_of(scope).coupon_id, *coupons)))
+    name = candidate.step.offer
+    offer = policy.offers.get(name) if name is not None else None
+    if offer is None:
+        return None, coupons
+    if rule.send.coupon_instead and (held := coupon_in_hand(row, now)) is not None:
+        return None, tuple(dict.fromkeys((held.coupon_id, *coupons)))
+    last = row.last_fired.get("discount")
+    if rule.send.discount_every and last is not None:
+        other, at = last
+        if other != _run_id(row, run) and now - at < rule.send.discount_every:
+            return None, coupons
+    return offer, coupons
+
+
+def _expires_at(candidate: Candidate) -> int:
+    """The end of the send window: clipped to the night, and to the life of the coupon it is about."""
+    rule, scope, zone = candidate[:3]
+    now, policy = scope.now, scope.policy
+    expires_at = now + rule.send.expires_after
+    if rule.send.action == "contact" and not policy.quiet_exempt.issuperset(candidate.channels):
+        expires_at = max(now, quiet_hours.clip(expires_at, zone, policy.quiet))
+    if scope.run.kind in ("coupon", "pack"):
+        expires_at = max(now, min(expires_at, coupon_of(scope).expires_at))
+    return expires_at
+
+
+def _trigger(candidate: Candidate, offer: Offer | None, coupons: tuple[str, ...]) -> Trigger:
+    rule, scope, zone, channels, _ = candidate
     row, run, policy, now = scope
     send, step = rule.send, run.step + 1
-    expires_at = now + send.expires_after
-    if quiet_hours.applies(rule, policy):
-        expires_at = quiet_hours.clip(expires_at, zone, policy.quiet)
-    if run.kind in ("coupon", "pack"):
-        expires_at = max(now, min(expires_at, coupon_of(scope).expires_at))
-    reason = words.fill(rule.reason, scope, zone)
-    trigger = Trigger(
+    return Trigger(
         trigger_id=_trigger_id(row, run, step),
         rule=rule.name,
         rule_version=run.version,
@@ -153,40 +216,33 @@ def _fire(candidate: Candidate, moment: Moment) -> Run:
         step=step,
         user_id=row.user_id,
         action=send.action,
-        class_=send.kind,
+        class_=candidate.step.kind or send.kind,
         mode=rule.mode,
         arm="treated",
         entry=_entry(row, run),
         run_id=_run_id(row, run),
-        reason=reason,
+        reason=words.fill(rule.reason, scope, zone),
         facts=_facts(candidate),
         evidence=_evidence(run, zone),
-        channel=send.channels[0] if send.channels else None,
-        fallbacks=send.channels[1:],
+        channel=channels[0] if channels else None,
+        fallbacks=channels[1:],
         locale=row.locale or policy.locale,
         collapse_key=send.collapse,
-        offer=None,
-        coupons=(coupon_of(scope).coupon_id,) if run.kind in ("coupon", "pack") else (),
-        items=_items(run),
-        recheck=(),
+        offer=offer,
+        coupons=coupons,
+        items=items_of(scope),
+        recheck=rule.recheck,
         priority=send.priority,
         due_at=format_instant(run.due_at, zone),
         decided_at=format_instant(now, zone),
         not_before=format_instant(now, zone),
-        expires_at=format_instant(expires_at, zone),
-    )
-    moment.trace.append(trigger)
-    moment.tally("triggers", rule.name)
-    _record(candidate, Outcome("fired", reason), moment)
-    alive = tuple(fired for fired in run.fired if fired.expires_at > now)
-    return replace(
-        run, sequence=0, fired=(*alive, Fired(trigger.trigger_id, run.step, run.due_at, expires_at, run.sequence, now))
+        expires_at=format_instant(_expires_at(candidate), zone),
     )
 
 
 def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, moment: Moment) -> None:
     """Takes back what went out and has not expired: a later fact made it wrong."""
-    zone = words.zone_of(row, moment.catalogue.policy.zone)
+    zone = calendar.zone_of(row, moment.catalogue.policy.zone)
     at = format_instant(moment.now, zone)
     evidence = (
         Evidence(event_id=happening.event_id, type=happening.source, occurred_at=format_instant(happening.at, zone)),
@@ -211,5 +267,4 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
         )
         moment.trace.append(retraction)
         done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1)
-        candidate = Candidate(rule, Scope(row, done, moment.catalogue.policy, moment.now), zone)
-        _record(candidate, Outcome("retracted", why), moment)
+        _record(candidate_of(row, rule, done, moment), "retracted", None, why, moment)

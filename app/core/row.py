@@ -11,13 +11,16 @@ from typing import Any
 import msgspec
 
 #: The version this code writes. A row of a newer version is refused (`NewerRow`), an older one is read.
-ROW_VERSION = 1
+ROW_VERSION = 2
 #: How many of `Row`'s fields each older version has. Fields are only ever added, at the end, with a default.
-FIELDS: dict[int, int] = {}
+FIELDS: dict[int, int] = {1: 18}
 
 #: Orders and coupons kept with their state; older ones leave their id's hash, and orders their sums.
 MAX_ORDERS = 32
 MAX_COUPONS = 256
+MAX_VIEWS = 30
+MAX_SENT = 128
+MAX_CARTS = 8
 #: The latest orders that keep their lines; a refund of lines of an older one changes its money only.
 MAX_ORDERS_WITH_LINES = 16
 #: Lines of all orders together; a single order may have more.
@@ -92,6 +95,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     """What the entry event said and the rule needs later (units, product)."""
     evidence: tuple[tuple[str, str, int], ...] = ()
     """(event_id, type, occurred_at) of the events that caused the entry."""
+    competing: bool = False
+    """Let through by the gates before arbitration, it waits for its window to close."""
 
 
 class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -110,6 +115,7 @@ class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Pieces that came back."""
     refunded: int = 0
     """Pieces whose money went back."""
+    category: str = ""
 
 
 class Order(msgspec.Struct, frozen=True, array_like=True):
@@ -142,6 +148,8 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     """Open after-sale cases."""
     deposit_until: int | None = None
     deposit_from: int | None = None
+    # -- version 2
+    deposit_at: int | None = None
 
 
 class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -167,6 +175,48 @@ class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
     locked_by: str | None = None
     """The order that it waits for, if the lock names one."""
     returned_at: int | None = None
+
+
+class Consent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a user said about a channel (and category). `quota`: how many sends the grants still allow; None = any."""
+
+    granted: bool
+    at: int
+    quota: int | None = None
+
+
+class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A contact that counts for the caps."""
+
+    at: int
+    channel: str
+    family: str
+    trigger_id: str = ""
+    """'' = sent by somebody else (feedback)."""
+    shadow: bool = False
+    """A control candidate: it counts for other control candidates only."""
+
+
+class View(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What a user looked at: one row a product."""
+
+    product_id: str
+    last_at: int
+    visits: int = 1
+    dwell: int = 0
+    """Seconds, the longest look."""
+    category: str = ""
+    product_type: str = ""
+    title: str | None = None
+    image_url: str | None = None
+
+
+class Cart(msgspec.Struct, frozen=True, array_like=True):
+    """A cart or a checkout as it last was."""
+
+    key: str
+    at: int
+    lines: tuple[OrderLine, ...] = ()
 
 
 class Baseline(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -206,6 +256,26 @@ class Row(msgspec.Struct, array_like=True):
     """The latest event of each kind that ends runs (purchases are in `orders`): it ends an entry arriving after it."""
     entries: dict[str, int] = {}
     """By rule: the latest entry, for re-entry. By `run_key`: the entry of a key that enters once and can come again."""
+    # -- version 2
+    last_seen_at: int | None = None
+    """The latest thing the user did, of any kind."""
+    birthday: str | None = None
+    consents: dict[str, Consent] = {}
+    """By channel, or `channel/category`."""
+    sent: tuple[Sent, ...] = ()
+    """Contacts of the last 31 days, oldest first."""
+    window_until: int = 0
+    """When the open arbitration window closes; 0 = none is open."""
+    last_fired: dict[str, tuple[str, int]] = {}
+    """By rule (and for 'discount'): the latest run that sent something, and when."""
+    views: dict[str, View] = {}
+    carts: dict[str, Cart] = {}
+    stage: str = ""
+    stage_at: int = 0
+    stage_due: int = NEVER
+    """When silence moves the user to the next stage. Its end: a purchase."""
+    catalogue: int = 0
+    """Fingerprint of the catalogue that the runs were last adapted to."""
 
 
 class NewerRow(Exception):
@@ -223,7 +293,7 @@ def run_key(rule: str, key: str) -> str:
 
 def next_timer(row: Row) -> int:
     """The earliest instant at which this row wants to be looked at; NEVER when nothing is pending."""
-    earliest = NEVER
+    earliest = row.stage_due
     for runs in row.runs.values():
         for run in runs:
             if run.timer_at < earliest and not run.ends:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
+from zlib import crc32
 
 from app.core.policy import Policy
+from app.core.row import Run
 from app.core.scope import Scope
 
-KeyKind = Literal["user", "order", "coupon", "pack", "cart", "product", "category", "product_type"]
+KeyKind = Literal["user", "order", "coupon", "pack", "cart", "category", "product_type"]
 Reentry = Literal["once", "every_key", "after_exit", "cooldown"]
 Condition = Callable[[Scope], bool]
 Timing = Callable[[Scope], int]
@@ -35,7 +37,9 @@ class End(NamedTuple):
     on: str
     when: Condition | None
     same_line: bool
-    """Only when the event has a line of the run's own key (the same product type)."""
+    """Only when the event has a line of the run's own key (the same product type or category)."""
+    any_key: bool
+    """All runs of the rule, whatever their key."""
 
 
 class Step(NamedTuple):
@@ -45,6 +49,8 @@ class Step(NamedTuple):
     at: Timing | None
     offer: str | None
     at_once: bool
+    kind: Literal["marketing", "transactional"] | None
+    """Where it differs from the rule's."""
 
 
 class Send(NamedTuple):
@@ -57,6 +63,14 @@ class Send(NamedTuple):
     collapse: str | None
     expires_after: int
     """Microseconds after release; the candidate is stale as long after it was due."""
+    once_in: int
+    """At most one run of this rule writes to a user in so long, microseconds; 0 = no such bound."""
+    on_cap: Literal["defer", "drop"]
+    """When all channels' caps are full."""
+    discount_every: int
+    """At most one run gives a discount in so long, microseconds; the message goes out without it. 0 = no bound."""
+    coupon_instead: bool
+    """A usable coupon that the user holds is named in place of the offer."""
 
 
 class Rule(NamedTuple):
@@ -80,11 +94,23 @@ class Rule(NamedTuple):
     send: Send
     reason: str
     facts: tuple[str, ...]
+    recheck: tuple[str, ...]
+    """What the sender should ask again (stock, price)."""
     reentry: Reentry
     cooldown: int
     mode: Literal["live", "shadow"]
     start: str | None
     """'none', 'state-only' or 'since:<microseconds>'; None = the shop's."""
+    holdout: float
+    """Share of users held out of this rule, besides the shop's."""
+    yearly: bool
+    """After its last step a run begins anew, a year on."""
+    on_change: Literal["finish", "follow", "restart", "exit"]
+    """What this version does with runs that entered under another one."""
+    paused: Literal["hold", "skip", "expire"] | None
+    """While paused, what comes due waits until it is stale, is dropped, or counts as stale at once."""
+    goal: tuple[str, int] | None
+    """(event, microseconds): what counts as a conversion, pinned at entry and apart from the run's progress."""
 
 
 class Catalogue(NamedTuple):
@@ -95,25 +121,58 @@ class Catalogue(NamedTuple):
     entered_by: Mapping[str, tuple[tuple[Rule, Enter], ...]]
     ended_by: Mapping[str, tuple[tuple[Rule, End], ...]]
     held_by: Mapping[str, tuple[Rule, ...]]
+    retimed_by: Mapping[str, tuple[Rule, ...]]
+    earlier: Mapping[tuple[str, int], Rule] = {}
+    """Versions of rules under which runs may still be finished."""
+    fingerprint: int = 0
+    """Of its rules' names, versions and numbers of steps: a row adapted to another one is adapted when touched."""
+
+    def rule_of(self, run: Run) -> Rule | None:
+        """The rule under which a run goes on: the version it entered under, or the present one, as the present one
+        says. None = the run exits."""
+        rule = self.rules.get(run.rule)
+        if rule is None or rule.version == run.version:
+            return rule
+        if rule.on_change == "finish":
+            return self.earlier.get((run.rule, run.version), rule)
+        return None if rule.on_change == "exit" else rule
 
 
-def index(rules: Mapping[str, Rule], policy: Policy) -> Catalogue:
+def index(
+    rules: Mapping[str, Rule],
+    policy: Policy,
+    earlier: Mapping[tuple[str, int], Rule] | None = None,
+) -> Catalogue:
     """The catalogue with its indexes by event type; rules keep their order by name, so that outputs do too."""
+    present = {name: rules[name] for name in sorted(rules)}
+    kept = {
+        key: rule
+        for key, rule in sorted((earlier or {}).items())
+        if key[0] in present and present[key[0]].version != key[1] and present[key[0]].on_change == "finish"
+    }
     entered: dict[str, list[tuple[Rule, Enter]]] = {}
     ended: dict[str, list[tuple[Rule, End]]] = {}
     held: dict[str, list[Rule]] = {}
-    for name in sorted(rules):
-        rule = rules[name]
+    retimed: dict[str, list[Rule]] = {}
+    for rule in present.values():
         for enter in rule.enter:
             entered.setdefault(enter.on, []).append((rule, enter))
+    for rule in (*present.values(), *kept.values()):
         for end in rule.ends:
             ended.setdefault(end.on, []).append((rule, end))
         for kind in rule.holds or ():
             held.setdefault(kind, []).append(rule)
+        for kind in rule.retime_on:
+            retimed.setdefault(kind, []).append(rule)
     return Catalogue(
-        rules={name: rules[name] for name in sorted(rules)},
+        rules=present,
         policy=policy,
         entered_by={k: tuple(v) for k, v in entered.items()},
         ended_by={k: tuple(v) for k, v in ended.items()},
         held_by={k: tuple(v) for k, v in held.items()},
+        retimed_by={k: tuple(v) for k, v in retimed.items()},
+        earlier=kept,
+        fingerprint=crc32(
+            " ".join(f"{rule.name}:{rule.version}:{len(rule.steps)}" for rule in present.values()).encode()
+        ),
     )

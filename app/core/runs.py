@@ -6,17 +6,20 @@ entry that arrives after its end is born ended, and an end taken back revives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from msgspec.structs import replace
 
 from app.core import release
-from app.core.facts import Group, Happening, Reversal, groups_of, left_of
+from app.core.facts import groups_of, left_of
+from app.core.guardrails import Candidate, arbitration
+from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
 from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import NO_COUPON, NO_ORDER, Scope, is_paid, usable
+from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, is_paid, usable
+from schemas.events import Event
 
 #: A run that more purchases than this have ended is not kept for their reversal.
 MAX_ENDS = 2
@@ -56,15 +59,26 @@ def _thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
         return ""
     if rule.key == "order":
         return happening.order_id
+    if rule.key == "cart":
+        return happening.thing if happening.kind == "CartUpdated" else None
+    if rule.key in ("category", "product_type"):
+        view = row.views.get(happening.thing or "")
+        if view is None:
+            return None
+        return category_of(view) if rule.key == "category" else view.product_type or None
     coupon_id = happening.coupon_id or ""  # a coupon's event has one: the catalogue sees to it
     return coupon_id if rule.key == "coupon" else _pack_of(row, coupon_id)
 
 
 def _entry_keys(row: Row, rule: Rule, enter: Enter, happening: Happening) -> Iterable[tuple[str, dict[str, Any]]]:
     if enter.each_line:
-        return [(key, _line_data(group)) for key, group in happening.groups.items()]
+        return [(key, _line_data(group)) for key, group in _groups(happening, rule).items()]
     key = _thing_key(row, rule, happening)
     return [] if key is None else [(key, {})]
+
+
+def _groups(happening: Happening, rule: Rule) -> Mapping[str, Group]:
+    return happening.categories if rule.key == "category" else happening.groups
 
 
 def _line_data(group: Group) -> dict[str, Any]:
@@ -80,8 +94,9 @@ def _line_data(group: Group) -> dict[str, Any]:
 
 def _end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
     if end.same_line:
-        return [key for key in happening.groups if _has_line(happening.groups, key)]
-    if rule.key == "product_type":
+        groups = _groups(happening, rule)
+        return [key for key in groups if _has_line(groups, key)]
+    if end.any_key or (rule.key in ("product_type", "category") and happening.thing is None):
         prefix = run_key(rule.name, "")
         return [key.removeprefix(prefix) for key in row.runs if key.startswith(prefix)]
     key = _thing_key(row, rule, happening)
@@ -143,7 +158,7 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
         for order in row.orders.values()
         if order.paid_at is not None
         and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
-        and (_has_line(left_of(order), run.key) if end.same_line else is_paid(order))
+        and (_has_line(left_of(order, run.kind), run.key) if end.same_line else is_paid(order))
     ]
 
 
@@ -169,7 +184,8 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
     mark = _mark_of(happening)
     after: list[Run] = []
     for run in runs:
-        if not (rule.key in _OF_A_THING or _is_after(mark, run)) or not _applies(row, end, run, moment):
+        mine = moment.catalogue.rule_of(run) is rule and (rule.key in _OF_A_THING or _is_after(mark, run))
+        if not mine or not _applies(row, end, run, moment):
             after.append(run)
             continue
         if not run.ends:
@@ -182,7 +198,7 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
             release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
             run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
         after.append(replace(run, ends=(*run.ends, mark)))
-    return _put(row, rule, key, after, moment)
+    return _put(row, run_key(rule.name, key), after, moment)
 
 
 def _close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
@@ -196,13 +212,12 @@ def _close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
     return replace(closed, due_at=due_of(row, rule, closed, closed.step, run.due_at, moment))
 
 
-def _put(row: Row, rule: Rule, key: str, runs: Iterable[Run], moment: Moment) -> Row:
+def _put(row: Row, name: str, runs: Iterable[Run], moment: Moment) -> Row:
     """The row with these runs of a key; what can neither fire, nor be revived, nor be retracted is let go."""
-    kept = [run for run in runs if worth_keeping(rule, run, moment)]
+    kept = [run for run in runs if worth_keeping(run, moment)]
     ended = [run for run in kept if run.ends]
     if len(ended) > MAX_ENDED_RUNS:
         kept.remove(ended[0])
-    name = run_key(rule.name, key)
     if not kept and name not in row.runs:
         return row
     others = dict(row.runs)
@@ -213,14 +228,18 @@ def _put(row: Row, rule: Rule, key: str, runs: Iterable[Run], moment: Moment) ->
     return replace(row, runs=others)
 
 
-def worth_keeping(rule: Rule, run: Run, moment: Moment) -> bool:
+def worth_keeping(run: Run, moment: Moment) -> bool:
     """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
+    rule = moment.catalogue.rule_of(run)
+    if rule is None:
+        return True  # its exit is still to be written down
+    begun = run.step < len(rule.steps)
+    if begun and not run.ends:
+        return True
     if run.fired and any(fired.expires_at > moment.now for fired in run.fired):
         return True
-    if run.step >= len(rule.steps):
+    if not begun:
         return False
-    if not run.ends:
-        return True
     if len(run.ends) > MAX_ENDS or run.ends[-1].at < moment.floor - REVERSAL_WINDOW:
         return False
     return run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
@@ -238,6 +257,9 @@ def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
     waits = happening.kind == rule.holds[0]
     after = []
     for run in runs:
+        if moment.catalogue.rule_of(run) is not rule:
+            after.append(run)
+            continue
         held = _waits(row, run, waits)
         free = run.held and not held
         run = replace(run, held=held)
@@ -248,7 +270,7 @@ def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
             due = max(run.due_at, happening.at, moment.floor)  # what came due while it waited is due now
             run = replace(run, due_at=due, timer_at=due)
         after.append(run)
-    return _put(row, rule, key, after, moment)
+    return _put(row, run_key(rule.name, key), after, moment)
 
 
 def _waits(row: Row, run: Run, otherwise: bool = False) -> bool:
@@ -275,7 +297,7 @@ def _enter(
         data=data,
         evidence=((happening.event_id, happening.source, happening.at),),
     )
-    scope = Scope(row, draft, moment.catalogue.policy, moment.now)
+    scope = Scope(row, draft, moment.catalogue.policy, happening.at)
     if enter.at is not None:
         at = enter.at(scope)
         if at < 0:
@@ -302,9 +324,9 @@ def _enter(
         row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
     elif rule.reentry == "every_key" and _comes_again(row, rule, key):
         row = _entered(row, name, draft.entered_at)
-    row = _put(row, rule, key, (*before, run), moment)
+    row = _put(row, name, (*before, run), moment)
     if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.due_at >= moment.floor:
-        row = fire(row, name, run, moment)
+        row, _ = fire(row, name, run, moment)
     return row
 
 
@@ -333,7 +355,7 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
             if due >= max(moment.floor, moment.sends_from.get(rule.name, 0)):
                 run = replace(run, due_at=due, timer_at=due)
         after.append(run)
-    return _put(row, rule, draft.key, after, moment)
+    return _put(row, run_key(rule.name, draft.key), after, moment)
 
 
 def _entered(row: Row, name: str, at: int) -> Row:
@@ -380,14 +402,17 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
     facts and loaded history start no timer in the past."""
     floor = max(moment.floor, moment.sends_from.get(rule.name, 0))
     index, due = run.step, previous_due
-    while index < len(rule.steps):
+    while True:
+        if index == len(rule.steps):
+            if not rule.yearly or due >= NEVER:
+                return replace(run, step=index, due_at=due, timer_at=NEVER, sequence=0)
+            run, index = replace(run, ordinal=run.ordinal + 1), 0
         due = due_of(row, rule, run, index, due, moment)
         if due >= floor or (run.held and due >= moment.sends_from.get(rule.name, 0)):
             return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
         if not run.ends:
             moment.tally("steps", "passed", rule.name)
         index += 1
-    return replace(run, step=index, due_at=due, timer_at=NEVER, sequence=0)
 
 
 def due_of(row: Row, rule: Rule, run: Run, index: int, previous_due: int, moment: Moment) -> int:
@@ -403,11 +428,13 @@ def due_of(row: Row, rule: Rule, run: Run, index: int, previous_due: int, moment
 def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Row:
     """An order of the run's was received, or part of it went back: its pending first step is timed anew."""
     for name, runs in row.runs.items():
-        rule = moment.catalogue.rules.get(runs[0].rule)
-        if rule is None or not (rule.retime_on & kinds):
-            continue
-        after = [_retimed(row, rule, run, moment) if run.order_id == order_id else run for run in runs]
-        row = _put(row, rule, name.partition("\x1f")[2], after, moment)
+        after = []
+        for run in runs:
+            rule = moment.catalogue.rule_of(run)
+            mine = rule is not None and run.order_id == order_id and rule.retime_on & kinds
+            after.append(_retimed(row, rule, run, moment) if rule is not None and mine else run)
+        if any(new is not old for new, old in zip(after, runs, strict=True)):
+            row = _put(row, name, after, moment)
     return row
 
 
@@ -443,13 +470,10 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
         return types is None or key in (reversal.no_own if mine else types)
 
     for name in sorted(row.runs):
-        runs = row.runs[name]
-        rule = moment.catalogue.rules.get(runs[0].rule)
-        if rule is None:
-            continue
         after = []
-        for run in runs:
-            if not concerned(run.kind, run.key, run.order_id == order_id):
+        for run in row.runs[name]:
+            rule = moment.catalogue.rule_of(run)
+            if rule is None or not concerned(run.kind, run.key, run.order_id == order_id):
                 after.append(run)
             elif run.order_id == order_id:
                 if not run.ends:
@@ -467,7 +491,7 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                 after.append(run if run.ends else _revive(row, rule, run, moment))
             else:
                 after.append(run)
-        row = _put(row, rule, name.partition("\x1f")[2], after, moment)
+        row = _put(row, name, after, moment)
     return row
 
 
@@ -490,7 +514,6 @@ def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
 
 def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires what is due at this instant, in the order (rule, key, step)."""
-    row = _without_rules_gone(row, moment)
     waiting = [
         (run.rule, run.key, run.step, name, run)
         for name, runs in row.runs.items()
@@ -498,25 +521,58 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
         if not run.ends and run.timer_at <= due_at
     ]
     waiting.sort(key=lambda item: item[:3])
+    contenders: list[Candidate] = []
     for _, _, _, name, run in waiting:
-        row = fire(row, name, run, moment)
-    return swept(row, moment)
+        row, contender = fire(row, name, run, moment)
+        if contender is not None:
+            contenders.append(contender)
+    return swept(_settle(row, contenders, moment), moment)
 
 
-def _without_rules_gone(row: Row, moment: Moment) -> Row:
-    """Runs of a rule that is there no more, or of a step that it has no more, exit."""
-    rules = moment.catalogue.rules
-    gone = sorted(
-        name
-        for name, runs in row.runs.items()
-        if runs[0].rule not in rules
-        or any(run.timer_at < NEVER and run.step >= len(rules[run.rule].steps) for run in runs)
-    )
-    if not gone:
+def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
+    """The end of an arbitration window: one goes out and carries the coupons of the others, which are dropped."""
+    if not contenders:
         return row
-    for run in (run for name in gone for run in row.runs[name] if run.sequence):
-        release.abandon(row, run, moment)
-    return replace(row, runs={name: runs for name, runs in row.runs.items() if name not in gone})
+    winner, *losers = arbitration.ranked(contenders)
+    coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
+    before = winner.scope.run
+    row, after = release.conclude(winner._replace(scope=winner.scope._replace(row=row)), coupons, moment)
+    row = _concluded(row, winner.rule, before, after, moment)
+    for loser in losers:
+        before = loser.scope.run
+        after = release.object_to(loser, arbitration.lost_to(winner), moment)
+        row = _concluded(row, loser.rule, before, after, moment)
+    return row
+
+
+def adapt(row: Row, moment: Moment) -> Row:
+    """The row under the present catalogue: runs whose rule left it exit, those that follow or restart go on anew."""
+    for name in sorted(row.runs):
+        runs = row.runs[name]
+        after = [new for run in runs if (new := _adapted(row, run, moment)) is not None]
+        if len(after) != len(runs) or any(new is not old for new, old in zip(after, runs, strict=True)):
+            others = {key: value for key, value in row.runs.items() if key != name}
+            row = replace(row, runs={**others, name: tuple(after)} if after else others)
+    return row
+
+
+def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
+    rule = moment.catalogue.rule_of(run)
+    gone = rule is None or (run.timer_at < NEVER and run.step >= len(rule.steps))
+    if rule is None or gone:
+        if run.sequence:
+            release.abandon(row, run, moment)
+        if not run.ends:
+            moment.tally("runs", "exited", run.rule)
+        return None
+    if rule.version == run.version:
+        return run
+    if rule.on_change == "restart" and not run.ends and run.step < len(rule.steps):
+        if run.sequence:
+            release.abandon(row, run, moment)
+        anew = replace(run, version=rule.version, ordinal=run.ordinal + 1, step=0, sequence=0, competing=False)
+        return schedule(row, rule, anew, anew.entered_at, moment)
+    return replace(run, version=rule.version)
 
 
 def swept(row: Row, moment: Moment) -> Row:
@@ -524,8 +580,7 @@ def swept(row: Row, moment: Moment) -> Row:
     kept: dict[str, tuple[Run, ...]] = {}
     things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
     for name, runs in row.runs.items():
-        rule = moment.catalogue.rules.get(runs[0].rule)
-        left = tuple(r for r in runs if rule is None or (worth_keeping(rule, r, moment) and not _forgotten(r, things)))
+        left = tuple(run for run in runs if worth_keeping(run, moment) and not _forgotten(run, things))
         if left:
             kept[name] = left
     return row if sum(map(len, kept.values())) == sum(map(len, row.runs.values())) else replace(row, runs=kept)
@@ -536,19 +591,43 @@ def _forgotten(run: Run, things: set[str | None]) -> bool:
     return run.kind in ("coupon", "pack") and bool(run.ends or run.held) and run.key not in things
 
 
-def fire(row: Row, name: str, run: Run, moment: Moment) -> Row:
-    """One due step: let through the gates, or deferred, or dropped; then the next step is timed."""
-    rule = moment.catalogue.rules[run.rule]
+def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
+    """One due step: let through the gates, or deferred, or dropped; then the next step is timed. A candidate that
+    comes back has come through, and meets the others of its window."""
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
     if run.held:  # waits for its event; the timer comes back with it
-        after = replace(run, timer_at=NEVER)
-    else:
-        scope = Scope(row, run, moment.catalogue.policy, moment.now)
-        if not run.sequence and any(at(scope) <= run.due_at for at in rule.end_at):
-            moment.tally("runs", "ended", rule.name)
-            after = replace(run, step=len(rule.steps), timer_at=NEVER)
-        else:
-            after = release.ask(row, rule, run, moment)
-            if after.sequence == 0:
-                done = replace(after, step=run.step + 1)
-                after = schedule(row, rule, done, run.due_at, moment)
-    return _put(row, rule, run.key, [after if r is run else r for r in row.runs[name]], moment)
+        return _swap(row, rule, run, replace(run, timer_at=NEVER), moment), None
+    scope = Scope(row, run, moment.catalogue.policy, moment.now)
+    if not run.sequence and any(at(scope) <= run.due_at for at in rule.end_at):
+        moment.tally("runs", "expired", rule.name)
+        return _swap(row, rule, run, replace(run, step=len(rule.steps), timer_at=NEVER), moment), None
+    row, after, contender = release.ask(row, rule, run, moment)
+    if contender is not None:
+        return row, contender
+    return _concluded(row, rule, run, after, moment), None
+
+
+def _concluded(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
+    """The row with a run as its gates left it; the next step is timed when this one is done."""
+    if after.sequence == 0:
+        after = schedule(row, rule, replace(after, step=before.step + 1), before.due_at, moment)
+    return _swap(row, rule, before, after, moment)
+
+
+def _swap(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
+    name = run_key(rule.name, before.key)
+    runs = row.runs[name]
+    return _put(row, name, [after if run is before else run for run in runs], moment)
+
+
+def give_up(row: Row, event: Event, moment: Moment) -> None:
+    """All runs of a user who is gone: final records for what waited, retractions of what is out."""
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
+    for name in sorted(row.runs):
+        for run in row.runs[name]:
+            rule = moment.catalogue.rule_of(run)
+            if rule is not None:
+                if not run.ends:
+                    _close(row, rule, run, f"given up ({event.TYPE})", moment)
+                release.retract(row, rule, run, "The user is gone.", happening, moment)

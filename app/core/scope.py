@@ -7,10 +7,13 @@ A name is looked up only when an expression mentions it. Names that do not apply
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
+from app.core import calendar
 from app.core.policy import Policy
-from app.core.row import NEVER, Coupon, Order, Row, Run
+from app.core.row import NEVER, Cart, Coupon, Order, Row, Run, View
+from schemas.instant import DAY
 
 Kind = Literal["instant", "duration", "int", "string", "bool", "money"]
 
@@ -33,6 +36,12 @@ class Variable(NamedTuple):
     about: str
     read: Callable[[Scope], Any]
 
+
+#: A rhythm needs so many gaps between purchases to be the user's own.
+MIN_GAPS = 3
+#: Silence below these is never a sign, microseconds (product.md).
+AT_RISK_MIN = 30 * DAY
+CHURNED_MIN = 60 * DAY
 
 NO_COUPON = Coupon("")
 NO_ORDER = Order("")
@@ -72,6 +81,12 @@ def taken_back(order: Order) -> bool:
     return (order.cancelled_at is not None or order.refunded_whole) and not is_paid(order)
 
 
+def is_open(order: Order) -> bool:
+    """Whether the order is placed (or its deposit paid) and neither paid nor cancelled."""
+    begun = order.placed_at is not None or order.deposit_at is not None
+    return begun and order.paid_at is None and order.cancelled_at is None
+
+
 def paid_orders(row: Row) -> int:
     """Orders that count, split orders once."""
     known = {o.parent_id or o.order_id for o in row.orders.values() if is_paid(o)}
@@ -86,6 +101,32 @@ def last_order_at(row: Row) -> int | None:
     if row.baseline and row.baseline.last_order_at is not None:
         instants.append(row.baseline.last_order_at)
     return max(instants, default=None)
+
+
+def purchase_before(row: Row, at: int) -> int | None:
+    """The latest purchase before an instant."""
+    instants = [o.paid_at for o in row.orders.values() if is_paid(o) and o.paid_at is not None and o.paid_at < at]
+    instants += [t for t in (row.old_last_order_at, row.baseline and row.baseline.last_order_at) if t and t < at]
+    return max(instants, default=None)
+
+
+def coupon_in_hand(row: Row, now: int) -> Coupon | None:
+    """A coupon that the user could use now: the one that expires first."""
+    usable_now = [
+        c for c in row.coupons.values() if usable(c) and c.locked_at is None and c.valid_from <= now < c.expires_at
+    ]
+    return min(usable_now, key=lambda c: (c.expires_at, c.coupon_id), default=None)
+
+
+def category_of(view: View) -> str:
+    """What a look counts for: the category, else the product type, else the product."""
+    return view.category or view.product_type or view.product_id
+
+
+def best_view(scope: Scope) -> View | None:
+    """Of the products of the run's category, the one with most visits, then the longest look, then the latest."""
+    views = [v for v in scope.row.views.values() if category_of(v) == scope.run.key]
+    return max(views, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
 
 
 def interval_of(scope: Scope) -> int:
@@ -111,25 +152,173 @@ def _validity(coupon: Coupon) -> int:
     return NEVER if coupon.expires_at >= NEVER else coupon.expires_at - coupon.valid_from
 
 
+def _usual_gap(scope: Scope) -> int:
+    """The mean gap between the purchases that are kept, those within a day being one."""
+    instants = sorted(o.paid_at for o in scope.row.orders.values() if is_paid(o) and o.paid_at is not None)
+    gaps = [later - earlier for earlier, later in pairwise(instants) if later - earlier >= DAY]
+    return sum(gaps) // len(gaps) if len(gaps) >= MIN_GAPS else scope.policy.usual_gap
+
+
+def _of_user(kind: Kind, about: str, read: Callable[[Scope], Any]) -> Variable:
+    return Variable(kind, frozenset(), about, read)
+
+
+def _instant(at: int | None) -> int:
+    """An instant that may not have been; the beginning of time then."""
+    return -1 if at is None else at
+
+
+def _since(now: int, at: int | None) -> int:
+    return NEVER if at is None else now - at
+
+
+def _silent_for(scope: Scope) -> int:
+    return _since(scope.now, last_order_at(scope.row))
+
+
+def _was_silent_for(scope: Scope) -> int:
+    return _since(scope.run.entered_at, purchase_before(scope.row, scope.run.entered_at))
+
+
+def _has_coupon(scope: Scope) -> bool:
+    return coupon_in_hand(scope.row, scope.now) is not None
+
+
+def _birthday(scope: Scope) -> int:
+    return calendar.birthday(scope.row, scope.run, scope.policy)
+
+
+def _anniversary(scope: Scope) -> int:
+    return calendar.anniversary(scope.row, scope.run, scope.policy)
+
+
+def _days_later(scope: Scope) -> int:
+    return calendar.days_between(scope.row, scope.run.entered_at, scope.now, scope.policy)
+
+
+USER: dict[str, Variable] = {
+    "user.paid_orders": _of_user("int", "paid orders that count", lambda s: paid_orders(s.row)),
+    "user.open_orders": _of_user(
+        "int", "orders placed and neither paid nor cancelled", lambda s: sum(map(is_open, s.row.orders.values()))
+    ),
+    "user.registered_at": _of_user("instant", "when the account was opened", lambda s: _instant(s.row.registered_at)),
+    "user.has_history": _of_user(
+        "bool",
+        "we know the user from the registration on, or a baseline told us what was before",
+        lambda s: s.row.registered_at is not None,
+    ),
+    "user.orders_before": _of_user(
+        "int", "orders before our first event (baseline)", lambda s: s.row.baseline.orders if s.row.baseline else 0
+    ),
+    "user.last_order_at": _of_user("instant", "the latest purchase", lambda s: _instant(last_order_at(s.row))),
+    "baseline.last_order_at": _of_user(
+        "instant",
+        "the latest purchase before our first event",
+        lambda s: _instant(s.row.baseline.last_order_at if s.row.baseline else None),
+    ),
+    "user.silent_for": _of_user("duration", "time since the latest purchase", _silent_for),
+    "user.was_silent_for": _of_user(
+        "duration",
+        "time between the entry and the purchase before it",
+        _was_silent_for,
+    ),
+    "user.bought_before": _of_user(
+        "bool", "there was a purchase before the entry", lambda s: purchase_before(s.row, s.run.entered_at) is not None
+    ),
+    "user.unseen_for": _of_user(
+        "duration", "time since the user was seen", lambda s: _since(s.now, s.row.last_seen_at)
+    ),
+    "user.came_back": _of_user(
+        "bool",
+        "the user was seen again, more than half an hour after the entry",
+        lambda s: (s.row.last_seen_at or 0) > s.run.entered_at + 1_800_000_000,
+    ),
+    "user.usual_gap": _of_user("duration", "the user's own gap between purchases; else the shop's", _usual_gap),
+    "user.coupon_in_hand": _of_user("bool", "a coupon could be used now", _has_coupon),
+    "user.has_birthday": _of_user("bool", "the profile names a birthday", lambda s: s.row.birthday is not None),
+    "user.birthday": _of_user("instant", "09:00 of the next birthday that is a week off", _birthday),
+    "user.anniversary": _of_user("instant", "09:00 of the next anniversary", _anniversary),
+    "user.stage": _of_user("string", "life stage", lambda s: s.row.stage),
+    "silence.at_risk": _of_user(
+        "duration", "silence beyond the user's rhythm", lambda s: max(AT_RISK_MIN, _usual_gap(s) * 3 // 2)
+    ),
+    "silence.churned": _of_user(
+        "duration", "silence after which a customer counts as gone", lambda s: max(CHURNED_MIN, _usual_gap(s) * 3)
+    ),
+    "policy.magic_number": _of_user("int", "orders after which a next one is likely", lambda s: s.policy.magic_number),
+    "event.days_later": _of_user(
+        "int",
+        "local days between the entry and this event",
+        _days_later,
+    ),
+}
+
+_ORDER = frozenset({"order"})
+
+
+def _reminder_from(scope: Scope) -> int:
+    """A pre-sale's balance can be paid from then on; any other order from when it was placed."""
+    order = order_of(scope)
+    return max(scope.run.entered_at, order.deposit_from or 0)
+
+
+THINGS: dict[str, Variable] = {
+    "order.id": Variable("string", _ORDER, "the order's id", lambda s: s.run.key),
+    "order.total_minor": Variable("int", _ORDER, "what is to be paid, minor units", lambda s: order_of(s).total_minor),
+    "order.is_open": Variable("bool", _ORDER, "placed, and neither paid nor cancelled", lambda s: is_open(order_of(s))),
+    "order.payable_from": Variable("instant", _ORDER, "from when it can be paid", _reminder_from),
+    "order.pay_deadline": Variable(
+        "instant",
+        _ORDER,
+        "until when it must be paid",
+        lambda s: order_of(s).pay_deadline or order_of(s).deposit_until or NEVER,
+    ),
+    "order.pay_url": Variable("string", _ORDER, "where it is paid", lambda s: order_of(s).pay_url or ""),
+    "order.companion": Variable(
+        "string",
+        _ORDER,
+        "the product type that goes with what was bought; '' when the shop names none",
+        lambda s: next(
+            (
+                s.policy.companions[line.product_type]
+                for line in order_of(s).lines
+                if line.product_type in s.policy.companions
+            ),
+            "",
+        ),
+    ),
+    "order.category": Variable(
+        "string",
+        _ORDER,
+        "what most of it is",
+        lambda s: next((line.category for line in order_of(s).lines), ""),
+    ),
+    "cart.size": Variable(
+        "int",
+        frozenset({"cart"}),
+        "pieces in it",
+        lambda s: sum(x.quantity for x in s.row.carts.get(s.run.key, Cart("", 0)).lines),
+    ),
+    "category": Variable("string", frozenset({"category"}), "the category looked at", lambda s: s.run.key),
+    "view.visits": Variable(
+        "int", frozenset({"category"}), "visits to the best product", lambda s: v.visits if (v := best_view(s)) else 0
+    ),
+    "view.dwell": Variable(
+        "duration", frozenset({"category"}), "longest look", lambda s: v.dwell * 1_000_000 if (v := best_view(s)) else 0
+    ),
+    "view.title": Variable(
+        "string",
+        frozenset({"category"}),
+        "the best product",
+        lambda s: (v.title or v.product_id) if (v := best_view(s)) else "",
+    ),
+}
+
 VARIABLES: dict[str, Variable] = {
     "entered_at": Variable("instant", frozenset(), "when the run was entered", lambda s: s.run.entered_at),
     "waited": Variable("duration", frozenset(), "time since the entry", lambda s: s.now - s.run.entered_at),
-    "user.paid_orders": Variable("int", frozenset(), "paid orders that count", lambda s: paid_orders(s.row)),
-    "user.last_order_at": Variable(
-        "instant", frozenset(), "the latest purchase", lambda s: -1 if (at := last_order_at(s.row)) is None else at
-    ),
-    "baseline.last_order_at": Variable(
-        "instant",
-        frozenset(),
-        "the latest purchase before our first event",
-        lambda s: -1 if s.row.baseline is None or (at := s.row.baseline.last_order_at) is None else at,
-    ),
-    "user.silent_for": Variable(
-        "duration",
-        frozenset(),
-        "time since the latest purchase",
-        lambda s: NEVER if (at := last_order_at(s.row)) is None else s.now - at,
-    ),
+    **USER,
+    **THINGS,
     "coupon.id": _coupon("string", "the coupon's id", lambda c: c.coupon_id),
     "coupon.kind": _coupon("string", "amount, percent, shipping or gift", lambda c: c.kind),
     "coupon.value": _coupon("string", "its value as issued", lambda c: c.value or ""),

@@ -3,32 +3,15 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime, timedelta
-from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from app.core.row import NEVER, Coupon, Row
+from app.core.calendar import local
+from app.core.row import NEVER, Coupon
 from app.core.scope import VARIABLES, Scope
 from schemas.instant import format_instant
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _PLACEHOLDER = re.compile(r"\{([a-z_.]+)\}")
 _UNITS = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
-
-
-@lru_cache(maxsize=1024)
-def _zone(name: str) -> ZoneInfo:
-    return ZoneInfo(name)
-
-
-def zone_of(row: Row, default: ZoneInfo) -> ZoneInfo:
-    """The user's zone; the shop's when the profile has none. (Invalid zones are refused at the door.)"""
-    return default if row.zone is None else _zone(row.zone)
-
-
-def local(at: int, zone: ZoneInfo) -> datetime:
-    """An instant as the user's wall clock shows it."""
-    return (_EPOCH + timedelta(microseconds=at)).astimezone(zone)
 
 
 def day(at: int, zone: ZoneInfo) -> str:

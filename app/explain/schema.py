@@ -142,6 +142,15 @@ _SETTINGS: Final[dict[str, Schema]] = {
         "description": "What it is meant to bring about, such as {on: CouponRedeemed, within: 7d}.",
         "properties": {"on": {"$ref": "#/$defs/event"}, "within": {"$ref": "#/$defs/duration"}},
     },
+    "recheck": {
+        "type": "array",
+        "description": "What the sender should ask again: stock, price.",
+        "items": {"type": "string"},
+    },
+    "holdout": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of users who never get it: 0.05."},
+    "repeat": _choice(["yearly"], "After its last step a run begins anew, a year on."),
+    "on_change": _choice(reader.ON_CHANGE, "What this version does with runs of another one.", "finish"),
+    "paused": _choice(reader.PAUSES, "While it is paused: wait until stale, be dropped, count as stale."),
     "mode": _choice(["live", "shadow"], "shadow: everything is decided and recorded, nothing is to be sent.", "live"),
     "start": {
         "description": "What is done about history when the rule is switched on.",
@@ -165,7 +174,9 @@ _ENTRY: Final[dict[str, Schema]] = {
 }
 _END: Final[dict[str, Schema]] = {
     "on": {"$ref": "#/$defs/event"},
-    "same": _choice(["product_type"], "Only when the event is about the same one."),
+    "same": _choice(
+        [*reader.LINE_KEYS, "user"], "A line of the same kind ends the run; or, with user, whatever the event is about."
+    ),
     "when": _ref("condition", "Only if this holds."),
     "at": _ref("timing", "An instant that ends the run."),
 }
@@ -173,7 +184,8 @@ _STEP: Final[dict[str, Schema]] = {
     "after": _ref("timing", "A duration; counts from the step before, the first one from the entry."),
     "at": _ref("timing", "An instant."),
     "at_once": {"const": True, "description": "The first step, in the moment of the entry."},
-    "offer": {"type": "string", "description": "The coupon batch that goes with it."},
+    "offer": {"type": "string", "description": "An offer of shop.yaml that goes with it."},
+    "class": _choice(["marketing", "transactional"], "Where it differs from the rule's."),
 }
 _SEND: Final[dict[str, Schema]] = {
     "action": _choice(["contact", "grant"], "Say something, or give something.", "contact"),
@@ -186,4 +198,8 @@ _SEND: Final[dict[str, Schema]] = {
     "priority": {"type": "integer", "default": 10, "description": "Among messages that compete; the higher wins."},
     "collapse": {"type": "string", "description": "Messages that share it replace each other."},
     "expires_after": _ref("duration", "How long it is worth sending."),
+    "once_in": _ref("duration", "At most one run of this rule writes to a user in so long."),
+    "on_cap": _choice(["defer", "drop"], "When the caps of all its channels are full.", "defer"),
+    "discount_every": _ref("duration", "At most one run brings a discount in so long; the message goes without it."),
+    "coupon_in_hand": _choice(["instead"], "A coupon that the user holds is named in place of the offer."),
 }

@@ -12,9 +12,9 @@ from typing import NamedTuple
 import msgspec
 
 from app.backtest.driver import DeadLetter, Driver
+from app.core.calendar import zone_of
 from app.core.row import NEVER, Row, Run, decode
 from app.core.rules import Catalogue, index
-from app.core.words import zone_of
 from app.explain import timeline
 from app.explain.timeline import BEGAN, Entry, local, thing
 from app.processor import Output, Record

@@ -46,6 +46,12 @@ reentry: every_key
 mode: shadow
 """
 POLICY = 'zone: Asia/Shanghai\nquiet_hours: {from: "21:00", until: "09:00", jitter: 15min}\n'
+#: The night is the only gate: what is shown beside the gates is shown without them.
+POLICY += """caps: []
+arbitration: 0s
+consent: {push: allowed, sms: allowed, email: allowed, in_app: allowed, wechat_service: allowed}
+offers: {bigger: {kind: gift}}
+"""
 
 
 def shop(directory: Path, **texts: str) -> Path:

@@ -42,7 +42,7 @@ def test_check_says_every_mistake_of_every_file_with_its_line_and_a_way_out(tmp_
     assert f"{tmp_path}/nudge.yaml:16: 'high' is no priority" in result.stdout
     assert "thanks.yaml:1: 'reentry' is missing" in result.stdout
     assert "shop.yaml:1: 'Asia/Shangai' is no time zone" in result.stdout
-    assert "4 mistakes. Nothing of this catalogue would be used." in result.stderr
+    assert "5 mistakes. Nothing of this catalogue would be used." in result.stderr
 
 
 def test_check_survives_a_directory_that_is_not_there(tmp_path: Path) -> None:

@@ -9,9 +9,13 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from app.core.row import (
     ROW_VERSION,
     Baseline,
+    Cart,
+    Consent,
     Coupon,
     Fired,
     Mark,
@@ -19,6 +23,8 @@ from app.core.row import (
     OrderLine,
     Row,
     Run,
+    Sent,
+    View,
     encode,
 )
 
@@ -124,6 +130,33 @@ ROW = Row(
 )
 
 
+#: As version 2 first wrote it: what came with it is set, too.
+ROW_2 = replace(
+    ROW,
+    orders={
+        "o-1": replace(
+            ROW.orders["o-1"],
+            deposit_at=1_772_790_000_000_000,
+            lines=(replace(ROW.orders["o-1"].lines[0], category="baby"),),
+        )
+    },
+    runs={key: tuple(replace(run, competing=True) for run in runs) for key, runs in ROW.runs.items()},
+    last_seen_at=1_772_300_000_000_001,
+    birthday="--02-29",
+    consents={"wechat_service/coupon": Consent(True, 1_772_300_000_000_002, 3)},
+    sent=(Sent(1_772_300_000_000_003, "push", "coupon", "t-1", True),),
+    window_until=1_772_300_000_000_004,
+    last_fired={"winback": ("run-1", 1_772_300_000_000_005)},
+    views={"p-1": View("p-1", 1_772_300_000_000_006, 2, 41, "baby", "milk_powder", "Milk", "https://shop/p-1.png")},
+    carts={"": Cart("cart", 1_772_300_000_000_007, (replace(ROW.orders["o-1"].lines[0], category="baby"),))},
+    stage="growth",
+    stage_at=1_772_300_000_000_008,
+    stage_due=1_772_300_000_000_009,
+    catalogue=4_000_000_000,
+)
+ROWS = {1: ROW, 2: ROW_2}
+
+
 def path(version: int) -> Path:
     return GOLDEN / f"row_v{version}.bin"
 
@@ -133,4 +166,4 @@ if __name__ == "__main__":
     if target.exists() and sys.argv[1:] != ["--update"]:
         sys.exit(f"{target.name} is there. Rows of a released version never change; --update if this one is not.")
     GOLDEN.mkdir(exist_ok=True)
-    target.write_bytes(encode(ROW))
+    target.write_bytes(encode(ROWS[ROW_VERSION]))

@@ -16,12 +16,22 @@ from app.core.facts import Refused
 from app.core.moment import Moment
 from app.core.row import NEVER, Row, next_timer
 from app.core.rules import Catalogue
-from app.rulebook import SHIPPED, load
+from app.rulebook import load
 from schemas import events as ev
 from schemas.instant import parse_instant
 from schemas.triggers import Decision, Retraction, Trigger
+from tests.catalogues import THREE
 
 SECOND, MINUTE, HOUR, DAY = 1_000_000, 60_000_000, 3_600_000_000, 86_400_000_000
+#: A shop that holds nothing back: what is tested beside the gates is tested without them.
+OPEN = """
+caps: []
+arbitration: 0s
+consent: {push: allowed, in_app: allowed, page: allowed, chat_card: allowed, sms: allowed, email: allowed, \
+wechat_service: allowed}
+offers: {winback_small: {kind: amount, value: "10.00", currency: CNY}, winback_large: {kind: gift}}
+stages: []
+"""
 NO_NIGHT = 'quiet_hours: {from: "00:00", until: "00:00"}\n'
 INTERVALS = "milk_powder: 20\ndaily_goods: 30\n"
 
@@ -145,18 +155,18 @@ def rule_text(**changes: Any) -> str:
     return "".join(f"{name}: {value}\n" for name, value in settings.items() if value is not None)
 
 
-def catalogue(*rules: str, shop: str = NO_NIGHT, intervals: str = INTERVALS) -> Catalogue:
-    """A catalogue of these rule texts; a plain name is the shipped rule."""
+def catalogue(*rules: str, shop: str = NO_NIGHT, intervals: str = INTERVALS, gates: str = OPEN) -> Catalogue:
+    """A catalogue of these rule texts; a plain name is one of the three first rules."""
     texts = {
-        f"{number}.yaml": text if "\n" in text else Path(SHIPPED, f"{text}.yaml").read_text()
+        f"{number}.yaml": text if "\n" in text else Path(THREE, f"{text}.yaml").read_text()
         for number, text in enumerate(rules)
     }
-    return catalogue_file.read(texts, policy_file.read(shop, intervals))
+    return catalogue_file.read(texts, policy_file.read(gates + shop, intervals))
 
 
-SHOP = load()
+SHOP = load(THREE)
 #: The shipped rules in a shop without a night, so that what is due goes out when it is due.
-DAYLIGHT = catalogue("coupon_unused", "replenishment", "winback", intervals=(SHIPPED / "intervals.yaml").read_text())
+DAYLIGHT = catalogue("coupon_unused", "replenishment", "winback", intervals=(THREE / "intervals.yaml").read_text())
 
 
 # -- one user --------------------------------------------------------------------------------------------------------

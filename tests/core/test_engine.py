@@ -97,7 +97,8 @@ def test_the_same_step_gives_the_same_row_and_the_same_outputs() -> None:
 
 def test_events_without_a_rule_change_nothing_but_the_memory_of_them() -> None:
     desk = Desk(SHOP).say(event(ev.SearchPerformed, "03-01", query="milk"))
-    assert msgspec.structs.replace(desk.row, ledger=b"") == Row("u-1")
+    plain = Row("u-1", last_seen_at=at("03-01"), catalogue=SHOP.fingerprint)
+    assert msgspec.structs.replace(desk.row, ledger=b"") == plain
     assert len(desk.row.ledger) == 12
     assert desk.trace == []
 

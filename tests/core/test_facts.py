@@ -10,7 +10,7 @@ import pytest
 
 from app.core import facts, row, scope
 from app.core.facts import Facts, Refused
-from app.core.row import Row
+from app.core.row import Row, Sent
 from schemas import events as ev
 from tests.core.shop import (
     Desk,
@@ -354,7 +354,8 @@ def test_an_order_that_was_summarised_changes_nothing_any_more() -> None:
     oldest = paid("o-0", "01-01"), placed("o-0", "01-01"), cancelled("o-0", "06-01"), refunded("o-0", "06-01")
     others = received("o-0", "01-05"), event(ev.DepositPaid, "01-01", order_id="o-0", currency="CNY", amount=Decimal(1))
     case = event(ev.AfterSaleOpened, "01-01", order_id="o-0")
-    assert known(*many, *oldest, *others, case) == known(*many)
+    seen = msgspec.structs.replace(known(*many), last_seen_at=at("06-01"))
+    assert known(*many, *oldest, *others, case) == seen
 
 
 def test_a_late_order_older_than_all_that_are_kept_is_not_lost() -> None:
@@ -510,7 +511,9 @@ def test_an_event_that_changes_no_fact_still_happened(kind: type[ev.Event]) -> N
     said = event(kind, "03-01", **extra)
     after = facts.apply(Row("u-1"), said)
     assert isinstance(after, Facts)
-    assert after.row == Row("u-1")
+    seen = {"last_seen_at": at("03-01")} if kind.TOPIC in ("orders", "logins", "browse") else {}
+    sent = {"sent": (Sent(at("03-01"), "push", ""),)} if kind is ev.MessageSent else {}
+    assert after.row == Row("u-1", **seen, **sent)
     assert [(h.kind, h.at, h.order_id) for h in after.happenings] == [(kind.TYPE, at("03-01"), extra.get("order_id"))]
 
 

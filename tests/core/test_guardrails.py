@@ -5,12 +5,12 @@ from __future__ import annotations
 import pytest
 
 from app.core import engine, guardrails
-from app.core.guardrails import eligibility, quiet_hours, staleness
+from app.core.guardrails import caps, consent, eligibility, quiet_hours, staleness
 from tests.core.shop import HOUR, Desk, at, catalogue, issued, locked, paid, returned, rule_text
 
 
 def test_gates_are_asked_in_the_published_order_and_a_grant_meets_fewer() -> None:
-    assert (eligibility.ask, staleness.ask, quiet_hours.ask) == guardrails.CONTACT
+    assert (consent.ask, eligibility.ask, staleness.ask, quiet_hours.ask, caps.ask) == guardrails.CONTACT
     assert (eligibility.ask, staleness.ask) == guardrails.GRANT
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core import policy_file
-from app.core.policy import Policy, QuietHours
+from app.core.policy import SHOP, QuietHours
 from app.core.problems import CatalogueError
 from tests.core.shop import DAY, MINUTE
 
@@ -17,8 +17,8 @@ def problems(shop: str = "", intervals: str = "") -> list[str]:
 
 
 def test_what_is_left_out_has_the_default() -> None:
-    assert policy_file.read("", "") == Policy()
-    assert policy_file.read("quiet_hours:\n", "") == Policy()
+    assert policy_file.read("", "") == SHOP
+    assert policy_file.read("quiet_hours:\n", "") == SHOP
     assert policy_file.read("quiet_hours: {jitter: 0s}", "").quiet == QuietHours(21 * 60, 9 * 60, 0)
 
 

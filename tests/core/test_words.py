@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.core import words
+from app.core import calendar, words
 from app.core.policy import Policy
 from app.core.row import NEVER, Coupon, Row, Run
 from app.core.scope import Scope
@@ -63,8 +63,8 @@ def test_a_day_is_the_one_on_the_users_own_calendar() -> None:
 
 
 def test_the_users_zone_is_that_of_the_profile_else_the_shops() -> None:
-    assert words.zone_of(Row("u-1"), SHANGHAI) is SHANGHAI
-    assert words.zone_of(Row("u-1", zone="America/New_York"), SHANGHAI).key == "America/New_York"
+    assert calendar.zone_of(Row("u-1"), SHANGHAI) is SHANGHAI
+    assert calendar.zone_of(Row("u-1", zone="America/New_York"), SHANGHAI).key == "America/New_York"
 
 
 def test_a_reason_is_filled_with_values_in_words() -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from app.settings import PREFIX, Settings
+from tests.catalogues import THREE
 from tests.kafka.simple_job import EVERY
 
 ROOT = Path(__file__).parents[2]
@@ -37,6 +38,7 @@ def environment(settings: Settings, **more: object) -> dict[str, str]:
         "session_timeout": f"{settings.session_timeout // 1000}ms",
         "data_dir": settings.data_dir,
         "http_port": 0,
+        "rules": THREE,
         "log_format": "text",
         **more,
     }

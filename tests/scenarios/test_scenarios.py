@@ -13,6 +13,7 @@ from app.backtest import scenario
 from app.backtest.scenario import Scenario
 from app.core.rules import Catalogue
 from app.rulebook import load
+from tests.catalogues import THREE
 
 _FILES = sorted(Path(__file__).parent.glob("*.yaml"))
 _SCENARIOS = [found for path in _FILES for found in scenario.read(path.read_text(encoding="utf-8"), path.name)]
@@ -20,7 +21,7 @@ _SCENARIOS = [found for path in _FILES for found in scenario.read(path.read_text
 
 @pytest.fixture(scope="module")
 def catalogue() -> Catalogue:
-    return load()
+    return load(THREE)
 
 
 @pytest.mark.parametrize("given", _SCENARIOS, ids=[f"{one.file}: {one.name}" for one in _SCENARIOS])

@@ -14,6 +14,7 @@ from app.processor import META_KEY, partition_of
 from app.rulebook import load
 from schemas.events import INPUT_TOPICS
 from schemas.instant import format_instant, parse_instant
+from tests.catalogues import THREE
 from tests.simulation.history import START, Op, Story
 from tests.simulation.oracle import Decided, Result, Retracted, result_of
 from tests.simulation.timeline import Entry, Phase, Shard, by_events
@@ -25,7 +26,7 @@ _GARBAGE = b'{"type": "OrderPaid", "user_id": '
 @lru_cache(maxsize=1)
 def catalogue() -> Catalogue:
     """The shipped rules, read once."""
-    return load()
+    return load(THREE)
 
 
 def wire(event: dict[str, Any]) -> bytes:

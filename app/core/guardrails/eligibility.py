@@ -1,18 +1,48 @@
-"""Eligibility: the rule's own condition, asked again at the moment of release, and the ends that are instants."""
+"""Eligibility: the rule's own condition, asked again at the moment of release; the ends that are instants; and what
+the shop holds back for everybody: open after-sale cases, its calendar."""
 
 from __future__ import annotations
 
 from app.core.guardrails.verdict import Candidate, Verdict
 from app.core.scope import NO_COUPON, coupon_of
+from schemas.instant import HOUR
+
+#: An open after-sale case is asked about again after so long.
+CASE_PAUSE = 12 * HOUR
+#: What a pause holds is asked about again after so long.
+PAUSE = HOUR
 
 
-def ask(candidate: Candidate) -> Verdict | None:
+def ask(candidate: Candidate) -> Candidate | Verdict:
     """Drops what no longer holds: the world may have changed between the timer's start and now."""
     rule, scope = candidate.rule, candidate.scope
     if scope.run.kind in ("coupon", "pack") and coupon_of(scope) is NO_COUPON:
         return Verdict("dropped", "eligibility", "The user has so many coupons that this one is no longer kept.")
     if any(at(scope) <= scope.now for at in rule.end_at):
         return Verdict("dropped", "eligibility", "What it is about had ended by the time it could be sent.")
+    if rule.paused is not None or scope.policy.paused:
+        return _while_paused(candidate)
     if rule.check is not None and not rule.check(scope):
         return Verdict("dropped", "eligibility", f"The rule's condition did not hold: {rule.check_text}")
-    return None
+    if rule.send.action == "grant" or not candidate.marketing:
+        return candidate
+    if any(order.cases for order in scope.row.orders.values()):
+        return Verdict("deferred", "eligibility", "The user has an open after-sale case.", scope.now + CASE_PAUSE)
+    for period in scope.policy.calendar:
+        if period.starts_at <= scope.now < period.ends_at and (not period.rules or rule.name in period.rules):
+            if period.postpone:
+                return Verdict("deferred", "eligibility", f"Postponed to the end of {period.name}.", period.ends_at)
+            return Verdict("dropped", "eligibility", f"Muted during {period.name}.")
+    return candidate
+
+
+def _while_paused(candidate: Candidate) -> Verdict:
+    """What a pause does with what comes due; nobody is bombarded when it ends."""
+    rule, now = candidate.rule, candidate.scope.now
+    way = rule.paused or "hold"
+    if way == "skip":
+        return Verdict("dropped", "eligibility", "The rule is paused, and skips what comes due.")
+    stale = now - candidate.scope.run.due_at > rule.send.expires_after
+    if way == "expire" or stale:
+        return Verdict("expired", "staleness", "The rule is paused.")
+    return Verdict("deferred", "eligibility", "The rule is paused.", now + PAUSE)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from app.core import ids, words
+from app.core import calendar, ids
 from app.core.guardrails.verdict import Candidate, Verdict
 from app.core.policy import Policy, QuietHours
 from app.core.rules import Rule
@@ -19,14 +19,14 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 
 
-def ask(candidate: Candidate) -> Verdict | None:
+def ask(candidate: Candidate) -> Candidate | Verdict:
     """Defers a contact to the end of the window, spread a little by user so that 09:00 is no storm."""
     policy, scope = candidate.scope.policy, candidate.scope
-    if not applies(candidate.rule, policy):
-        return None
+    if policy.quiet_exempt.issuperset(candidate.channels):
+        return candidate
     end = window_end(scope.now, candidate.zone, policy.quiet)
     if end is None:
-        return None
+        return candidate
     until = end + int(policy.quiet.jitter * ids.share_of("jitter", scope.row.user_id))
     return Verdict("deferred", "quiet_hours", f"It is night where the user is ({candidate.zone.key}).", until)
 
@@ -70,7 +70,7 @@ def window_end(at: int, zone: ZoneInfo, quiet: QuietHours) -> int | None:
         return None
     if (offset := _steady_offset(at, zone)) is not None:
         return _steady_end(at, offset, quiet)
-    today = words.local(at, zone)
+    today = calendar.local(at, zone)
     for days in (-1, 0):
         day = today + timedelta(days=days)
         last = day if quiet.end_minute > quiet.start_minute else day + timedelta(days=1)
@@ -82,8 +82,8 @@ def window_end(at: int, zone: ZoneInfo, quiet: QuietHours) -> int | None:
 
 def _steady_offset(at: int, zone: ZoneInfo) -> int | None:
     """The zone's offset in microseconds, when no clock change is near enough to matter: most days, and quick."""
-    offset = words.local(at, zone).utcoffset()
-    if words.local(at - 2 * DAY, zone).utcoffset() == offset == words.local(at + 2 * DAY, zone).utcoffset():
+    offset = calendar.local(at, zone).utcoffset()
+    if calendar.local(at - 2 * DAY, zone).utcoffset() == offset == calendar.local(at + 2 * DAY, zone).utcoffset():
         return None if offset is None else offset // _MICROSECOND
     return None
 
@@ -100,6 +100,6 @@ def clip(expires_at: int, zone: ZoneInfo, quiet: QuietHours) -> int:
     """The end of a send window, moved out of the night to the evening before it."""
     if quiet.start_minute == quiet.end_minute or window_end(expires_at, zone, quiet) is None:
         return expires_at
-    today = words.local(expires_at, zone)
+    today = calendar.local(expires_at, zone)
     starts = (_instant(today + timedelta(days=offset), quiet.start_minute, zone) for offset in (-1, 0))
     return max(start for start in starts if start <= expires_at)

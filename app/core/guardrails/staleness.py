@@ -6,12 +6,12 @@ from app.core import words
 from app.core.guardrails.verdict import Candidate, Verdict
 
 
-def ask(candidate: Candidate) -> Verdict | None:
+def ask(candidate: Candidate) -> Candidate | Verdict:
     """Expires what waited too long (an outage, a night that outlasted it)."""
     late = candidate.scope.now - candidate.scope.run.due_at
     limit = candidate.rule.send.expires_after
     if late <= limit:
-        return None
+        return candidate
     return Verdict(
         "expired", "staleness", f"It was due {words.length(late)} ago and is worth sending for {words.length(limit)}."
     )

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
-from app.core.rules import Rule
+from app.core.rules import Rule, Step
 from app.core.scope import Scope
 
 
@@ -17,10 +17,24 @@ class Candidate(NamedTuple):
     scope: Scope
     zone: ZoneInfo
     """The user's zone now; a user who moved while the step waited is asked about the new one."""
+    channels: tuple[str, ...]
+    """Those that no gate has taken away yet, the preferred one first."""
+    control: bool
+    """Of the control group: it passes the same gates, and then nothing is sent."""
+
+    @property
+    def step(self) -> Step:
+        """The step of the rule that has come due."""
+        return self.rule.steps[self.scope.run.step]
+
+    @property
+    def marketing(self) -> bool:
+        """Whether the gates of marketing are for it."""
+        return (self.step.kind or self.rule.send.kind) == "marketing"
 
 
 class Verdict(NamedTuple):
-    """An objection. Passing is None."""
+    """An objection."""
 
     outcome: Literal["dropped", "expired", "deferred"]
     gate: str
@@ -29,4 +43,5 @@ class Verdict(NamedTuple):
     """For `deferred`: when to ask again, everything anew."""
 
 
-Gate = Callable[[Candidate], Verdict | None]
+Gate = Callable[[Candidate], Candidate | Verdict]
+"""The candidate goes on (perhaps with fewer channels), or there is an objection."""

@@ -1,0 +1,101 @@
+"""Frequency caps: nobody hears from us more often than the shop decided, whoever sends.
+
+Windows are rolling (the last N x 24 hours; a contact exactly that old is out) or calendar (days of the user's zone).
+Contacts are charged when they are released; those of others count when they are heard of. What is transactional
+passes. A control candidate counts the contacts that control candidates would have made, too.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from app.core import calendar, words
+from app.core.guardrails.verdict import Candidate, Verdict
+from app.core.ids import run_id
+from app.core.policy import Cap
+from app.core.row import Sent
+from schemas.instant import DAY
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def ask(candidate: Candidate) -> Candidate | Verdict:
+    """Takes away the channels whose caps are full; then defers to when one frees, or drops, as the rule says."""
+    row, run, policy, now = candidate.scope[:4]
+    if not candidate.marketing:
+        return candidate
+    send = candidate.rule.send
+    if send.once_in and (last := row.last_fired.get(candidate.rule.name)) is not None:
+        other, at = last
+        if (
+            other != run_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal)
+            and now - at < send.once_in
+        ):
+            ago, every = words.length(now - at), words.length(send.once_in)
+            return Verdict("dropped", "cap", f"This rule wrote {ago} ago, and writes once in {every}.")
+    free, full, frees_at = [], "", 0
+    for channel in candidate.channels:
+        at, why = blocked_until(candidate, channel, policy.caps)
+        if not why:
+            free.append(channel)
+        elif not full or at < frees_at:
+            full, frees_at = why, at
+    if free:
+        return candidate._replace(channels=tuple(free))
+    if send.on_cap == "defer" and frees_at <= run.due_at + send.expires_after:
+        return Verdict("deferred", "cap", full, frees_at)
+    return Verdict("dropped", "cap", full)
+
+
+def blocked_until(candidate: Candidate, channel: str, caps: tuple[Cap, ...]) -> tuple[int, str]:
+    """When the last full cap of this channel frees, and what it says; (0, '') when none is full."""
+    latest, why = 0, ""
+    now = candidate.scope.now
+    for cap in caps:
+        if cap.channel not in (None, channel) or cap.family not in (None, candidate.rule.family):
+            continue
+        since = _window_start(now, cap, candidate.zone)
+        counted = [s.at for s in candidate.scope.row.sent if s.at >= since and _counts(s, cap, candidate)]
+        if len(counted) < cap.limit:
+            continue
+        frees_at = _leaves(counted[len(counted) - cap.limit], cap, candidate.zone)
+        if frees_at > latest:
+            latest, why = frees_at, _sentence(cap)
+    return latest, why
+
+
+def _counts(sent: Sent, cap: Cap, candidate: Candidate) -> bool:
+    return (
+        (candidate.control or not sent.shadow)
+        and cap.channel in (None, sent.channel)
+        and cap.family in (None, sent.family)
+    )
+
+
+def _window_start(now: int, cap: Cap, zone: ZoneInfo) -> int:
+    """The first instant that counts."""
+    if not cap.calendar:
+        return now - cap.days * DAY + 1
+    return _midnight(calendar.local(now, zone) - timedelta(days=cap.days - 1), zone)
+
+
+def _leaves(at: int, cap: Cap, zone: ZoneInfo) -> int:
+    """When a contact of that instant has left the window."""
+    if not cap.calendar:
+        return at + cap.days * DAY
+    return _midnight(calendar.local(at, zone) + timedelta(days=cap.days), zone)
+
+
+def _midnight(day: datetime, zone: ZoneInfo) -> int:
+    """The local day's first instant, as the wall clock reads it."""
+    start = day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=zone)
+    return (start.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
+def _sentence(cap: Cap) -> str:
+    what = f"{cap.channel} contact" if cap.channel else "contact"
+    what = f"{what} of {cap.family}" if cap.family else what
+    kind = "calendar " if cap.calendar else ""
+    span = f"a {kind}day" if cap.days == 1 else f"{cap.days} {kind}days"
+    return f"The user had {cap.limit} {what}{'s' if cap.limit != 1 else ''} in {span}, and no more are allowed."

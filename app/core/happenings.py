@@ -1,0 +1,90 @@
+"""What events come to, in the words that rules are written in: happenings, and reversals of what orders did."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from app.core.row import OrderLine, Row
+from schemas import events as ev
+
+
+class Group(NamedTuple):
+    """The lines of one event that share a product type: one entry."""
+
+    units: int
+    """For own use; what came back is taken off."""
+    subscription: bool
+    """Some of it is delivered regularly, and has not come back."""
+    quantity: int
+    product_id: str
+    title: str | None
+    image_url: str | None
+
+
+class Happening(NamedTuple):
+    """Something rules may listen to. One event may mean several (an order that issues and uses coupons)."""
+
+    kind: str
+    at: int
+    event_id: str
+    source: str
+    """The type of the event that said so."""
+    order_id: str | None = None
+    coupon_id: str | None = None
+    groups: Mapping[str, Group] = {}
+    """Its lines by product type."""
+    categories: Mapping[str, Group] = {}
+    """Its lines by category."""
+    counts: bool = True
+    """False: a purchase that was paid back before it was heard of, with goods that stayed with the customer."""
+    thing: str | None = None
+    """The cart or the product it is about."""
+
+
+class Reversal(NamedTuple):
+    """A purchase, or the goods of some product types of it, no longer counts."""
+
+    order_id: str
+    purchase: bool
+    """The order as such: it was cancelled or refunded, and counts no more."""
+    product_types: frozenset[str] | None
+    """Types of which nothing of this order is left with the customer; None = nothing of it at all."""
+    no_own: frozenset[str]
+    """Types of which nothing for own use is left (of a subscription to them, something may be)."""
+
+
+class Facts(NamedTuple):
+    """The row after the event, and what that means to rules."""
+
+    row: Row
+    happenings: tuple[Happening, ...] = ()
+    reversals: tuple[Reversal, ...] = ()
+    retimed: str | None = None
+    """An order whose remaining units changed: pending steps it started are timed anew."""
+
+
+class Refused(NamedTuple):
+    """The event contradicts what is known; it goes to dead letters as `cannot_apply`."""
+
+    reason: str
+    field: str = ""
+
+
+def lines_of(lines: tuple[ev.Line, ...]) -> tuple[OrderLine, ...]:
+    """The lines of an event as the row keeps them."""
+    return tuple(
+        OrderLine(
+            line.product_id,
+            line.runs_out or "",
+            line.quantity,
+            line.units,
+            "gift" if line.gift else "subscription" if line.subscription else "",
+            line.title,
+            line.image_url,
+            0,
+            0,
+            line.category or "",
+        )
+        for line in lines
+    )

@@ -1,0 +1,78 @@
+"""Life stages: introduction, growth, maturity, decline, churned, and back. A transition table in data moves a user.
+
+Moves follow events (a purchase) or a silence, for which the row keeps one timer; a purchase ends it.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from app.core import calendar, ids
+from app.core.happenings import Happening
+from app.core.moment import Moment
+from app.core.policy import StageMove
+from app.core.row import NEVER, Row, Run
+from app.core.scope import VARIABLES, Scope, last_order_at, paid_orders
+from schemas.instant import format_instant
+from schemas.triggers import Evidence, StageChange
+
+_NOBODY = Run("", 0, "user", "", "", 0)
+
+
+def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
+    """The row in the stage that this event brings, if any, with its silence timed anew."""
+    orders = paid_orders(row) if happening.kind == "OrderPaid" else 0
+    for move in moment.catalogue.policy.stages:
+        if move.on == happening.kind and row.stage in move.source and orders >= move.orders:
+            row = _moved(row, move, happening.at, f"{happening.kind}, {orders} orders so far.", happening, moment)
+            break
+    return timed(row, moment) if happening.kind == "OrderPaid" else row
+
+
+def timed(row: Row, moment: Moment) -> Row:
+    """The row with the instant at which silence moves it on; NEVER when no silence does."""
+    last = last_order_at(row)
+    move = _silent_move(row, moment)
+    due = NEVER
+    if move is not None and last is not None:
+        scope = Scope(row, _NOBODY, moment.catalogue.policy, moment.now)
+        due = max(last + int(VARIABLES[f"silence.{move.silence}"].read(scope)), moment.floor)
+    return row if row.stage_due == due else replace(row, stage_due=due)
+
+
+def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
+    """The row after a silence that lasted until now."""
+    if row.stage_due > due_at:
+        return row
+    move = _silent_move(row, moment)
+    at = row.stage_due
+    row = replace(row, stage_due=NEVER)
+    if move is None:
+        return row
+    return timed(_moved(row, move, at, "Silent for longer than the user's rhythm allows.", None, moment), moment)
+
+
+def _silent_move(row: Row, moment: Moment) -> StageMove | None:
+    moves = moment.catalogue.policy.stages
+    return next((move for move in moves if move.silence is not None and row.stage in move.source), None)
+
+
+def _moved(row: Row, move: StageMove, at: int, why: str, happening: Happening | None, moment: Moment) -> Row:
+    zone = calendar.zone_of(row, moment.catalogue.policy.zone)
+    evidence: tuple[Evidence, ...] = ()
+    if happening is not None:
+        occurred_at = format_instant(happening.at, zone)
+        evidence = (Evidence(event_id=happening.event_id, type=happening.source, occurred_at=occurred_at),)
+    change = StageChange(
+        stage_change_id=ids.stage_change_id(row.user_id, row.stage, move.to, at),
+        user_id=row.user_id,
+        from_=row.stage or None,
+        to=move.to,
+        reason=why,
+        facts={"orders": paid_orders(row)},
+        evidence=evidence,
+        decided_at=format_instant(moment.now, zone),
+    )
+    moment.trace.append(change)
+    moment.tally("stages", move.to)
+    return replace(row, stage=move.to, stage_at=at)

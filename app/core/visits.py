@@ -1,0 +1,111 @@
+"""What a user did without buying, and what was said to the user: facts of browsing, carts, consent and contacts.
+
+Like `facts`, nothing here knows a rule. All of it is bounded; of what is let go, the newest stays.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from app.core.happenings import Facts, Happening, lines_of
+from app.core.row import MAX_CARTS, MAX_SENT, MAX_VIEWS, Cart, Consent, Row, Sent, View
+from schemas import events as ev
+from schemas.instant import DAY, MINUTE
+
+#: A look at a product this long after the last one is another visit.
+VISIT_GAP = 30 * MINUTE
+#: How long contacts are remembered: the longest window that a cap can have.
+SENT_DAYS = 31
+
+
+def _happened(event: ev.Event, key: str | None = None) -> tuple[Happening, ...]:
+    return (Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, thing=key),)
+
+
+def viewed(row: Row, event: ev.ProductViewed) -> Facts:
+    """One more look at a product; a look 30 minutes after the last one is a visit of its own."""
+    at, dwell = event.occurred_at, int(event.dwell_seconds or 0)
+    before = row.views.get(event.product_id)
+    if before is None:
+        view = View(event.product_id, at, 1, dwell)
+    else:
+        another = abs(at - before.last_at) >= VISIT_GAP
+        view = replace(
+            before,
+            last_at=max(at, before.last_at),
+            visits=before.visits + another,
+            dwell=max(dwell, before.dwell),
+        )
+    view = replace(
+        view,
+        category=event.category or view.category,
+        product_type=event.product_type or view.product_type,
+        title=event.title or view.title,
+        image_url=event.image_url or view.image_url,
+    )
+    views = {**row.views, event.product_id: view}
+    if len(views) > MAX_VIEWS:
+        del views[min(views.values(), key=lambda v: (v.last_at, v.product_id)).product_id]
+    return Facts(replace(row, views=views), _happened(event, event.product_id))
+
+
+def _with_cart(row: Row, cart: Cart) -> Row:
+    carts = {**row.carts, cart.key: cart}
+    if len(carts) > MAX_CARTS:
+        del carts[min(carts.values(), key=lambda c: (c.at, c.key)).key]
+    return replace(row, carts=carts)
+
+
+def cart_updated(row: Row, event: ev.CartUpdated) -> Facts:
+    """The whole cart after a change; an older picture of it that arrives late changes nothing."""
+    key = event.cart_id or ""
+    before = row.carts.get(key)
+    if before is not None and before.at > event.occurred_at:
+        return Facts(row)
+    return Facts(_with_cart(row, Cart(key, event.occurred_at, lines_of(event.lines))), _happened(event, key))
+
+
+def checkout_started(row: Row, event: ev.CheckoutStarted) -> Facts:
+    """A checkout: known by its order if it has one, else by its own id."""
+    key = event.order_id or f"checkout:{event.checkout_id or ''}"
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, key)
+    return Facts(_with_cart(row, Cart(key, event.occurred_at, lines_of(event.lines))), (happening,))
+
+
+def consent_changed(row: Row, event: ev.ConsentChanged) -> Facts:
+    """The later word counts. A grant with a quota adds its sends to those left (one-time subscriptions)."""
+    key = f"{event.channel}/{event.category}" if event.category else event.channel
+    before = row.consents.get(key)
+    if before is not None and before.at > event.occurred_at:
+        return Facts(row, _happened(event))
+    quota = event.quota
+    if quota is not None and before is not None and before.granted and before.quota is not None:
+        quota += before.quota
+    consent = Consent(event.granted, event.occurred_at, quota if event.granted else None)
+    return Facts(replace(row, consents={**row.consents, key: consent}), _happened(event))
+
+
+def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
+    """Takes back the consent for the channel, in every category."""
+    before = row.consents.get(event.channel)
+    if before is not None and before.at > event.occurred_at:
+        return Facts(row, _happened(event))
+    prefix = f"{event.channel}/"
+    kept = {key: c for key, c in row.consents.items() if not key.startswith(prefix) or c.at > event.occurred_at}
+    kept[event.channel] = Consent(False, event.occurred_at)
+    return Facts(replace(row, consents=kept), _happened(event))
+
+
+def message_sent(row: Row, event: ev.MessageSent) -> Facts:
+    """A contact that somebody else made counts for the caps; our own were counted when they were released."""
+    if event.trigger_id is not None and any(sent.trigger_id == event.trigger_id for sent in row.sent):
+        return Facts(row, _happened(event))
+    contact = Sent(event.occurred_at, event.channel, event.campaign or "", event.trigger_id or "")
+    return Facts(with_sent(row, contact), _happened(event))
+
+
+def with_sent(row: Row, contact: Sent) -> Row:
+    """The row with one more contact; those no cap can see any more are let go."""
+    oldest = contact.at - SENT_DAYS * DAY
+    kept = sorted((*(s for s in row.sent if s.at > oldest), contact), key=lambda s: s.at)
+    return replace(row, sent=tuple(kept[-MAX_SENT:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from aiokafka import TopicPartition
@@ -66,8 +66,13 @@ class Past:
     async def __aexit__(self, *_: object) -> None:
         await self._consumer.abandon(grace=1.0)
 
-    async def restore(self, changelog: TopicPartition, processor: ShardProcessor) -> Restored:
-        """Give every record of `changelog`, oldest first, to `processor.restore`. Raises KafkaError."""
+    async def restore(
+        self, changelog: TopicPartition, processor: ShardProcessor, progress: Callable[[int], None]
+    ) -> Restored:
+        """Give every record of `changelog`, oldest first, to `processor.restore`; tell `progress` how many so far.
+
+        Raises KafkaError, or ProcessorFailed.
+        """
         started = told = heard = clock.monotonic()
         begin, end = await self._bounds([changelog])
         position, last, count = begin[changelog], end[changelog], 0
@@ -94,6 +99,7 @@ class Past:
                     ) from exc
                 await asyncio.sleep(0)  # a chunk is a few milliseconds' work
                 position, count, heard = chunk.position, count + len(chunk.records), now
+                progress(count)
             if now - heard > _STALLED_SECONDS:
                 raise RecoveryStalled(f"{changelog.topic}[{changelog.partition}] stands at {position} of {last}")
             if now - told > _PROGRESS_SECONDS:

@@ -190,7 +190,8 @@ class Shard:
         await self._producer.start([wiring.changelog, *wiring.outputs.values()], _START_SECONDS)
         processor = self._ask("starting", wiring.make, number)
         async with Past(wiring.client, wiring.group) as past:
-            found = await past.restore(TopicPartition(wiring.changelog, number), processor)
+            restored = self._metrics.recovery_records.labels(str(number))
+            found = await past.restore(TopicPartition(wiring.changelog, number), processor, restored.set)
             positions = await past.positions(list(self._tps.values()), processor.rows_held > 0)
         self._ask("after restoring the rows", processor.restored)
         self._processor = processor
@@ -201,7 +202,6 @@ class Shard:
         self._look, self._looked_at, self._sought_for = None, 0.0, -1
         seconds = clock.monotonic() - started
         self._metrics.recovery_seconds.labels(str(number)).set(seconds)
-        self._metrics.recovery_records.labels(str(number)).set(found.records)
         log.info(
             "Shard %d is open after %.1f s: %d rows from %d changelog records (%.0f/s).",
             number,

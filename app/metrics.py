@@ -42,6 +42,7 @@ class Metrics:
             "rejects": self.rejects,
             "triggers": self.triggers,
             "decisions": self.decisions,
+            "gates": self.gates,
             "late": self.late_events,
             "duplicates": self.duplicates,
             "runs": self.runs,
@@ -66,6 +67,8 @@ class Metrics:
         self.triggers = self._counter("triggers", "Triggers written, by rule.", "rule")
         # counter, decisions: written to the decisions topic, by rule and outcome.
         self.decisions = self._counter("decisions", "Decisions written, by rule and outcome.", "rule", "outcome")
+        # counter, objections: candidates that a gate held or dropped, by gate and outcome.
+        self.gates = self._counter("gates", "Candidates that a gate held or dropped, by outcome.", "gate", "outcome")
         # counter, events: older than the newest one applied to their user, by type. Applied where they belong.
         self.late_events = self._counter("late_events", "Events that came late, by type.", "type")
         # counter, events: whose event id the user's row already knew, by type; they changed nothing.

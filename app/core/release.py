@@ -139,6 +139,8 @@ def _decide(
         )
     )
     moment.tally("decisions", run.rule, outcome)
+    if gate is not None:
+        moment.tally("gates", gate, outcome)
 
 
 def _facts(candidate: Candidate) -> dict[str, object]:

@@ -14,7 +14,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from app import clock, embedded
 from app.demo.show import Screen, State, data, results
 from app.demo.stage import DemoProblem, Stage
-from app.demo.tally import RULES, Tally, samples
+from app.demo.tally import RULES, Tally
 from app.feed import Told, triggers
 from app.replay.journey import ENDS, Journey, load_journey
 from app.replay.publish import Progress, publish
@@ -83,7 +83,7 @@ def _play(stage: Stage, households: int, screen: Screen, progress: embedded.Prog
         f"{sent.events:,} events published in {sent.seconds:.1f} s ({sent.rate:,.0f}/s); {events:,} processed in "
         f"{outcome.seconds:.1f} s ({events / outcome.seconds:,.0f}/s); {outcome.tally.rejects:,} rejected."
     )
-    screen.console.print(results(outcome.tally, samples(outcome.triggers)))
+    screen.console.print(results(outcome.tally, outcome.triggers))
     return outcome
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app import clock
-from app.demo.tally import RULES, Tally
+from app.demo.tally import Tally, addressed, samples
 from app.feed import Told
 from app.replay.journey import Journey
 from schemas.instant import SECOND, format_instant
@@ -118,22 +118,28 @@ def trigger_line(told: Told) -> Text:
     )
 
 
-def results(tally: Tally, chosen: Sequence[Told]) -> RenderableType:
-    """The table and the samples."""
+def results(tally: Tally, fired: Sequence[Told]) -> RenderableType:
+    """The table, what the gates did, how much users got, and five samples."""
     table = Table(title="What became of it", title_justify="left", title_style="bold")
     table.add_column("rule", style="cyan")
     for name in ("entered", "ended by the customer", "fired", "held back"):
         table.add_column(name, justify="right")
-    for rule in RULES:
+    for rule in tally.rules:
         counts = tally.rule(rule)
         table.add_row(rule, *(f"{n:,}" for n in (counts.entered, counts.ended, counts.fired, counts.held)))
-    waited = sum(tally.rule(rule).deferred for rule in RULES)
+    got = addressed(fired)
+    contacts = (
+        f"{got.messages:,} messages to {got.users:,} customers in the year, {got.messages / max(got.users, 1):.1f} on "
+        f"average, {got.most} to the one who got most. Grants are no messages."
+    )
+    gates = (f"{gate} {', '.join(f'{n:,} {what}' for what, n in sorted(c.items()))}" for gate, c in tally.gates.items())
     notes = (
         "entered: runs begun. ended by the customer: bought or redeemed before the last step was due.",
         "fired: triggers, one a step. held back: due, but dropped or stale at a gate. The rest wait at the year's end.",
-        f"{waited:,} times a trigger waited for the morning.",
+        f"The gates: {'; '.join(gates)}.",
+        contacts,
     )
-    return Group(table, *(Text(note, style="dim") for note in notes), *map(_sample, chosen))
+    return Group(table, *(Text(note, style="dim") for note in notes), *map(_sample, samples(fired)))
 
 
 def _sample(told: Told) -> RenderableType:
@@ -141,9 +147,13 @@ def _sample(told: Told) -> RenderableType:
     first, last = (_short(body.get(name)) for name in ("not_before", "expires_at"))
     return Text.assemble(
         (f"\n{told.rule}", "cyan"), f" step {body.get('step')} for ", (told.user_id, "bold"),
-        (f"  by {body.get('channel')}, between {first} and {last} (their time)", "dim"),
+        (f"  {_way(body)}, between {first} and {last} (their time)", "dim"),
         f"\n  {told.reason}", (f"\n  because of {_evidence(body)}; trigger {told.id}", "dim"),
     )  # fmt: skip
+
+
+def _way(body: dict[str, Any]) -> str:
+    return f"by {body['channel']}" if body.get("channel") else "for the coupon service"
 
 
 def _evidence(body: dict[str, Any]) -> str:

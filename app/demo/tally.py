@@ -28,7 +28,7 @@ class RuleCounts(NamedTuple):
     held: int
     """Candidates that a gate dropped, or that went stale while they were held."""
     deferred: int
-    """Times a candidate had to wait for the end of the quiet hours."""
+    """Times a candidate had to wait: for the morning, for what else came within the hour, for a cap to free."""
 
 
 class Tally:
@@ -50,6 +50,8 @@ class Tally:
                     self._values[name, sample.labels["rule"], sample.labels["what"]] += int(sample.value)
                 elif name == "decisions":
                     self._values[name, sample.labels["rule"], sample.labels["outcome"]] += int(sample.value)
+                elif name == "gates":
+                    self._values[name, sample.labels["gate"], sample.labels["outcome"]] += int(sample.value)
         if merged:
             self.merged = min(merged)
 
@@ -61,6 +63,21 @@ class Tally:
     @property
     def rejects(self) -> int:
         return self._values[("rejects",)]
+
+    @property
+    def rules(self) -> list[str]:
+        """All rules that did anything, those that must fire first."""
+        others = {key[1] for key in self._values if key[0] in ("runs", "decisions")} - set(RULES)
+        return [*RULES, *sorted(others)]
+
+    @property
+    def gates(self) -> dict[str, Counter[str]]:
+        """By gate: how often it held or dropped a candidate, by outcome."""
+        found: dict[str, Counter[str]] = {}
+        for key, number in sorted(self._values.items()):
+            if key[0] == "gates":
+                found.setdefault(key[1], Counter())[key[2]] += number
+        return found
 
     def rule(self, rule: str) -> RuleCounts:
         values = self._values
@@ -76,6 +93,20 @@ class Tally:
         return isinstance(other, Tally) and self._values == other._values
 
     __hash__ = None  # type: ignore[assignment]
+
+
+class Addressed(NamedTuple):
+    """How many messages users got. Grants (a coupon, a gift) are no messages."""
+
+    users: int
+    messages: int
+    most: int
+
+
+def addressed(fired: Iterable[Told]) -> Addressed:
+    """Messages by user, retractions left aside."""
+    by_user = Counter(t.user_id for t in fired if not t.retracted and t.body.get("action") == "contact")
+    return Addressed(len(by_user), by_user.total(), max(by_user.values(), default=0))
 
 
 def samples(fired: Iterable[Told], count: int = 5) -> Sequence[Told]:

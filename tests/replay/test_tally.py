@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from app.demo.tally import RULES, Tally, samples
+from app.demo.tally import RULES, Tally, addressed, samples
 from app.feed import Told
 from app.metrics import Metrics
 
@@ -63,3 +63,13 @@ def test_samples_take_turns_between_rules_and_never_show_a_user_twice_or_a_retra
 def test_fewer_triggers_than_samples_are_all_shown() -> None:
     assert len(samples([told("winback", "u1", "w")])) == 1
     assert samples([]) == []
+
+
+def test_grants_and_retractions_are_no_messages() -> None:
+    fired = [told("winback", "u1", "a"), told("winback", "u1", "b"), told("winback", "u2", "c")]
+    fired += [told("winback", "u3", "d", retracted=True)]
+    for one in fired:
+        one.body["action"] = "contact"
+    gift = told("repurchase_coupon", "u4", "e")
+    gift.body["action"] = "grant"
+    assert addressed([*fired, gift]) == (2, 3, 2)

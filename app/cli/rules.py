@@ -78,9 +78,13 @@ def explained(where: Path, problem: Problem) -> list[str]:
 
 @command.command("list")
 @_directory
-def list_(directory: Path | None) -> None:
+@click.option("--markdown", is_flag=True, help="As a Markdown table, such as the one in the README.")
+def list_(directory: Path | None, markdown: bool) -> None:
     """A table of the rules: what they do, what they wait for, when they act, what ends them."""
     files = _files(_where(directory))[1]
+    if markdown:
+        click.echo(words.markdown([words.overview(files[name]) for name in sorted(files)]))
+        return
     rows = [words.Overview("rule", "action", "enters", "steps", "ends", "about")]
     rows += [words.overview(files[name]) for name in sorted(files)]
     for line in table(rows, width()):

@@ -36,6 +36,14 @@ class Overview(NamedTuple):
     about: str
 
 
+def markdown(rows: list[Overview]) -> str:
+    """The table of the rules as Markdown."""
+    lines = ["| rule | action | enters | acts | ends | about |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        lines.append(f"| `{row.rule}` | {row.action} | {row.enters} | {row.steps} | {row.ends} | {row.about} |")
+    return "\n".join(lines)
+
+
 def overview(data: Data) -> Overview:
     """A rule in a line of a table; expressions are shortened, not translated."""
     enters = [f"{entry.get('on')}{_of(data)}" for entry in _entries(data, "enter")]

@@ -15,6 +15,8 @@ PYTHONS := python3.11 python3.12 python3.13 python3
 # Arguments for pytest: `make test ARGS="-k coupon"`. Seeds for the simulation: `make simulate SEEDS=1,2,3`.
 ARGS ?=
 SEEDS ?=
+# The long form of the fault runs, with more than a hundred kills: `make faults LONG=1`.
+LONG ?=
 
 LOCK = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
@@ -72,8 +74,8 @@ bench: setup ## Our engine beside a plain Faust agent: the same job, the same Ka
 simulate: setup ## Seeded faults against a naive oracle: make simulate SEEDS=1,2,3
 	@$(BIN)/python -m pytest tests/simulation $(if $(SEEDS),--seeds=$(SEEDS)) $(ARGS)
 
-faults: setup ## The long runs on a real Kafka: workers and brokers killed again and again.
-	@$(BIN)/python -m pytest -m faults $(ARGS)
+faults: setup ## Workers and brokers killed, frozen, replaced on a real Kafka: make faults LONG=1
+	@$(BIN)/python -m tests.faults $(if $(LONG),--long) $(ARGS)
 
 lock: ## Work both locks (here and in deploy/) out anew from pyproject.toml (needs the network).
 	@test -x $(BIN)/python || $(MAKE) setup

@@ -39,7 +39,7 @@ async def killed(stage: Stage, size: int) -> Verdict:
     for _ in range(size):
         await stage.pause(0.5, 2.0)
         await kill(stage, 1)
-        await stage.pause(0.0, 8.0)
+        await stage.pause(0.0, 5.0)
         await asyncio.to_thread(stage.cluster.start, 1)
         await stage.ready(within=90)
     return await stage.verdict()
@@ -103,7 +103,7 @@ async def sigterm(stage: Stage, size: int) -> Verdict:
             await kill(stage, 1)
         else:
             await asyncio.to_thread(cluster.freeze if how == "frozen" else cluster.stop, 1)
-        await stage.pause(0.0, 5.0)
+        await stage.pause(0.0, 3.0)
         took = await asyncio.gather(*(_told_to_stop(stage, name) for name in stage.workers))
         stage.told.append(f"SIGTERM with the broker {how}: gone after {', '.join(took)}")
         await asyncio.to_thread(cluster.thaw if how == "frozen" else cluster.start, 1)

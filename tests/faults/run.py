@@ -101,6 +101,11 @@ class Ground:
             embedded.down(self._cluster.home.parent, erase=True)
             self._cluster = None
 
+    def forget(self) -> None:
+        """Nor the workers' logs."""
+        self.end()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
 
 async def run(ground: Ground, fault: Fault, sizes: Sequence[int], seed: int) -> Line:
     """All runs of a fault, each with a seed of its own."""
@@ -173,7 +178,7 @@ async def run_all(chosen: Sequence[Fault], long: bool, seed: int) -> list[Line]:
         total.failed += line.failed
     print(f"{shown(total)}\n\n{legend()}", flush=True)
     if total.clean:
-        shutil.rmtree(ground.directory, ignore_errors=True)
+        ground.forget()
     return lines
 
 

@@ -21,7 +21,7 @@ from app.core.rules import End, Enter, Rule
 from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, is_paid, usable
 from schemas.events import Event
 
-#: A run that more purchases than this have ended is not kept for their reversal.
+#: A run that more purchases (or other events) than this have ended is not kept for their reversal.
 MAX_ENDS = 2
 #: A refund this long after an order no longer revives what the order had ended, microseconds (90 days).
 REVERSAL_WINDOW = 90 * 86_400_000_000
@@ -185,7 +185,7 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
     after: list[Run] = []
     for run in runs:
         mine = moment.catalogue.rule_of(run) is rule and (rule.key in _OF_A_THING or _is_after(mark, run))
-        if not mine or not _applies(row, end, run, moment):
+        if not mine or mark in run.ends or not _applies(row, end, run, moment):
             after.append(run)
             continue
         if not run.ends:
@@ -240,7 +240,10 @@ def worth_keeping(run: Run, moment: Moment) -> bool:
         return True
     if not begun:
         return False
-    if len(run.ends) > MAX_ENDS or run.ends[-1].at < moment.floor - REVERSAL_WINDOW:
+    if (
+        len({mark.order_id or mark.event_id for mark in run.ends}) > MAX_ENDS
+        or run.ends[-1].at < moment.floor - REVERSAL_WINDOW
+    ):
         return False
     return run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
 
@@ -278,6 +281,14 @@ def _waits(row: Row, run: Run, otherwise: bool = False) -> bool:
     if run.kind not in ("coupon", "pack"):
         return otherwise
     return any(coupon.locked_at is not None and usable(coupon) for coupon in _coupons(row, run.key))
+
+
+def _waits_since(row: Row, run: Run) -> int:
+    """From when on the thing could not be used; only what came due after that has been waiting."""
+    if run.kind not in ("coupon", "pack"):
+        return 0
+    locked = [c.locked_at for c in _coupons(row, run.key) if c.locked_at is not None and usable(c)]
+    return min(locked, default=NEVER)
 
 
 # -- entries ---------------------------------------------------------------------------------------------------------
@@ -408,7 +419,8 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
                 return replace(run, step=index, due_at=due, timer_at=NEVER, sequence=0)
             run, index = replace(run, ordinal=run.ordinal + 1), 0
         due = due_of(row, rule, run, index, due, moment)
-        if due >= floor or (run.held and due >= moment.sends_from.get(rule.name, 0)):
+        waits = run.held and moment.sends_from.get(rule.name, 0) <= due and _waits_since(row, run) <= due
+        if due >= floor or waits:
             return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
         if not run.ends:
             moment.tally("steps", "passed", rule.name)

@@ -189,7 +189,7 @@ class Coupon(NamedTuple):
     """The order that issued it."""
     redeemed_at: int | None
     revoked_at: int | None
-    locked: bool
+    locked_at: int | None
 
 
 def coupons_of(seen: Sequence[Event], orders: dict[str, Order]) -> list[Coupon]:
@@ -217,8 +217,8 @@ def _issues(seen: Sequence[Event]) -> Iterator[tuple[str, Event, Event]]:
             yield terms["coupon_id"], terms, event
 
 
-def _fate(name: str, seen: Sequence[Event], orders: dict[str, Order]) -> tuple[int | None, int | None, bool]:
-    """(when it was redeemed, when it was revoked, whether it is locked)."""
+def _fate(name: str, seen: Sequence[Event], orders: dict[str, Order]) -> tuple[int | None, int | None, int | None]:
+    """(when it was redeemed, when it was revoked, since when it is locked)."""
     mine = [event for event in seen if event.get("coupon_id") == name]
     returned = max((e["at"] for e in mine if e["type"] == "CouponReturned"), default=-1)
     used = [(e["at"], e.get("order_id")) for e in mine if e["type"] == "CouponRedeemed"]
@@ -230,7 +230,8 @@ def _fate(name: str, seen: Sequence[Event], orders: dict[str, Order]) -> tuple[i
         for e in mine
         if e["type"] == "CouponLocked" and e["at"] > returned and not _undone(orders, e.get("order_id"))
     ]
-    return min(redeemed, default=None), min(revoked, default=None), bool(locked) and not redeemed and not revoked
+    free = redeemed or revoked or not locked
+    return min(redeemed, default=None), min(revoked, default=None), None if free else max(locked)
 
 
 def _undone(orders: dict[str, Order], name: str | None) -> bool:
@@ -253,7 +254,12 @@ class RunNow(NamedTuple):
     taken_back: bool
     """What it was entered by has been undone."""
     expires: int = NEVER
-    locked: bool = False
+    locked_at: int | None = None
+
+    @property
+    def locked(self) -> bool:
+        """Whether what it is about cannot be used now."""
+        return self.locked_at is not None
 
     @property
     def alive(self) -> bool:
@@ -300,9 +306,9 @@ def _coupon_unused(seen: Sequence[Event], orders: dict[str, Order]) -> Iterator[
         pack = sorted((c for c in coupons if c.key == key), key=lambda c: (c.issued_at, c.entry))
         first = min(pack, key=lambda c: (c.expires, c.coupon_id))
         half = 7 * DAY if first.expires == NEVER else min(7 * DAY, (first.expires - first.valid_from) // 2)
-        ends = tuple(at for c in pack for at in (c.redeemed_at, c.revoked_at) if at is not None)
+        ends = tuple({at for c in pack for at in (c.redeemed_at, c.revoked_at) if at is not None})
         undone = pack[0].issuer is not None and orders[pack[0].issuer].undone
-        locked = any(coupon.locked for coupon in pack)
+        locked = min((c.locked_at for c in pack if c.locked_at is not None), default=None)
         yield (
             ("coupon_unused", key, key),
             RunNow("coupon_unused", pack[0].entry, first.valid_from + half, ends, undone, first.expires, locked),

@@ -141,7 +141,8 @@ class Person:
         while (step := self.steps.get(name, 0)) <= len(FURTHER[run.rule]):
             due = run.due if step == 0 else self.base[name] + FURTHER[run.rule][step - 1]
             pending = Pending(step, run.due, due, due if due >= floor else None)
-            if due >= floor or (run.locked and due >= self.sends_from):
+            waited = run.locked_at is not None and run.locked_at <= due  # it came due while it waited
+            if due >= floor or (waited and due >= self.sends_from):
                 self.pending[name] = pending
                 return
             self._finish(name, pending)

@@ -12,8 +12,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from app.rulebook import SHIPPED
 from schemas import events as ev
+from tests.catalogues import THREE
 from tests.core.shop import DAY, INTERVALS, MINUTE, NO_NIGHT, at, catalogue
 
 USERS = ("u-1", "u-2", "用户")
@@ -28,7 +28,7 @@ _HALF_A_DAY_LATER = {
 
 
 def _shipped(name: str) -> str:
-    text = (SHIPPED / f"{name}.yaml").read_text()
+    text = (THREE / f"{name}.yaml").read_text()
     for old, new in _HALF_A_DAY_LATER.items():
         text = text.replace(old, new)
     return text

@@ -15,9 +15,11 @@ from app.core.scope import VARIABLES, Scope
 _SECONDS = re.compile(r"([0-9]+)(h|m|s)")
 _UNITS = {"h": 3_600_000_000, "m": 60_000_000, "s": 1_000_000}
 _STRING = re.compile(r"'[^'\\]*'|\"[^\"\\]*\"")
+#: Money has no value in CEL, only words.
+_READERS = {name: index for index, (name, variable) in enumerate(VARIABLES.items()) if variable.kind != "money"}
 _ALLOWED = (
-    ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Not, ast.Compare, ast.Eq, ast.NotEq, ast.Lt, ast.LtE,
-    ast.Gt, ast.GtE, ast.BinOp, ast.Add, ast.Sub, ast.Constant, ast.Name, ast.Attribute, ast.Load,
+    ast.Expression, ast.BoolOp, ast.And, ast.Or, ast.UnaryOp, ast.Invert, ast.Compare, ast.Eq, ast.NotEq, ast.Lt,
+    ast.LtE, ast.Gt, ast.GtE, ast.BinOp, ast.Add, ast.Sub, ast.Constant, ast.Name, ast.Attribute, ast.Load,
 )  # fmt: skip
 
 
@@ -26,7 +28,10 @@ def translate(text: str) -> Callable[[Scope], bool] | None:
     tree = _parse(text)
     if tree is None:
         return None
-    tree = ast.fix_missing_locations(_Names().visit(_durations(tree)))
+    try:
+        tree = ast.fix_missing_locations(_Names().visit(_durations(tree)))
+    except KeyError:  # a name of CEL's own, such as null
+        return None
     # Only our own names, literals and the operators above are left in the tree.
     code = compile(tree, "<condition>", "eval")
     names = {f"v{index}": variable.read for index, variable in enumerate(VARIABLES.values())}
@@ -39,7 +44,8 @@ def _parse(text: str) -> ast.Expression | None:
     bare = _STRING.sub("\0", text)
     if any(sign in bare for sign in "?[]{}%*/\\") or "\n" in bare:
         return None
-    bare = re.sub(r"!(?!=)", " not ", bare).replace("&&", " and ").replace("||", " or ")
+    # CEL's ! binds as tightly as Python's ~; its `not` would take in a whole comparison.
+    bare = re.sub(r"!(?!=)", "~", bare).replace("&&", " and ").replace("||", " or ")
     bare = re.sub(r"\btrue\b", "True", re.sub(r"\bfalse\b", "False", bare))
     for string in strings:
         bare = bare.replace("\0", string, 1)
@@ -86,7 +92,10 @@ def _durations(tree: ast.Expression) -> ast.Expression:
 
 
 class _Names(ast.NodeTransformer):
-    """`coupon.id` becomes a call of its reader."""
+    """`coupon.id` becomes a call of its reader. Raises KeyError for what is no name of the view."""
+
+    def visit_Invert(self, node: ast.Invert) -> ast.Not:
+        return ast.Not()
 
     def visit_Attribute(self, node: ast.Attribute) -> ast.expr:
         return self._read(ast.unparse(node))
@@ -96,5 +105,5 @@ class _Names(ast.NodeTransformer):
 
     @staticmethod
     def _read(name: str) -> ast.expr:
-        index = list(VARIABLES).index(name)
+        index = _READERS[name]
         return ast.Call(ast.Name(f"v{index}", ast.Load()), [ast.Name("s", ast.Load())], [])

@@ -278,7 +278,7 @@ class Processor:
         if self.plan.clock == "wall" and self._now == BEGINNING:
             return None
         self._activate()
-        done = 0
+        done, wall = 0, self.plan.clock == "wall"
         while done < limit:
             if self._look is not None and not self._look_ends:
                 done += self._fire_look(limit - done)
@@ -286,7 +286,7 @@ class Processor:
             source = self._next_input()
             if source is not None:
                 assert source.head is not None  # _next_input fills it
-                if (used := self._change_before(max(source.head[0], self.now), limit - done)) is not None:
+                if (used := self._change_before(max(source.head[0], self.merged), limit - done, not wall)) is not None:
                     done += used
                     continue
                 done += self._fire_before(source.head[0], limit - done)
@@ -328,12 +328,13 @@ class Processor:
         elif number == self._meta.catalogue:  # the one that was in effect when the shard was last written
             self._catalogue, self._sends_from = catalogue, None
 
-    def _change_before(self, at: int, limit: int) -> int | None:
-        """Before time goes on to `at`: a catalogue that takes effect by then. Its predecessor's timers fire first.
-        None when there is none; else how much of the limit was used."""
+    def _change_before(self, at: int, limit: int, reached: bool = True) -> int | None:
+        """Before time goes on to `at`: a catalogue that takes effect by then. Its predecessor's timers fire first,
+        unless what may yet cancel them has not been applied (`reached`). None when there is none; else how much of the
+        limit was used."""
         if not self._offers or (change := min(due for due, _ in self._offers.values())) > at:
             return None
-        fired = self._fire_due(change - self.plan.lateness, limit, inclusive=False)
+        fired = self._fire_due(change - self.plan.lateness, limit, inclusive=False) if reached else 0
         if fired < limit:
             self._change_over(change)
         return max(fired, 1)
@@ -341,10 +342,14 @@ class Processor:
     def _change_over(self, until: int) -> None:
         """Takes up the catalogues that are in effect at this instant. Whoever has a timer is adapted now, the others
         when they are touched."""
+        if self.plan.clock == "events" and until > self._meta.merged:
+            self._meta.merged = until  # the change is at one instant, whatever the batches cut
         for number in sorted(n for n, (at, _) in self._offers.items() if at <= until):
             _, self._catalogue = self._offers.pop(number)
             self._meta.catalogue = number
             self._meta_dirty = True
+        for number in [n for n in self._offers if n < self._meta.catalogue]:
+            del self._offers[number]  # a later one is in effect already
         self._sends_from = None
         self._activate()
         for user in list(self._timers):
@@ -460,11 +465,14 @@ class Processor:
     def _erase(self, event: UserErased, row: Row | None, moment: Moment) -> None:
         """Row, timers and traces go; a keyed hash stays, so that nothing late brings the user back."""
         user = event.user_id
+        mark = ids.erased_mark(user, self.plan.erasure_key)
+        if self._erased.get(mark, BEGINNING) >= event.occurred_at:
+            self._counts["duplicates", event.TYPE] += 1  # who registered anew since then stays
+            return
         if row is not None:
             engine.erase(row, event, moment)
         for held in (self._hot, self._dirty, self._cold, self._timers):
             held.pop(user, None)
-        mark = ids.erased_mark(user, self.plan.erasure_key)
         self._erased[mark] = event.occurred_at
         self._gone.append((user.encode(), None))
         self._gone.append((ERASED_PREFIX + mark, event.occurred_at.to_bytes(8, "big")))

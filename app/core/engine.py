@@ -54,4 +54,4 @@ def adapt(row: Row, moment: Moment) -> Row:
 
 def erase(row: Row, event: UserErased, moment: Moment) -> None:
     """What an erasure says before the row goes: what waited is dropped, what is out and unexpired is retracted."""
-    runs.give_up(row, event, moment)
+    runs.give_up(adapt(row, moment), event, moment)

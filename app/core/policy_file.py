@@ -89,8 +89,8 @@ def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
         for position, entry in enumerate(entries):
             try:
                 made.append(make(entry))
-            except (ExpressionError, ValueError, TypeError, KeyError) as error:
-                fail((section, position), str(error).strip("'\""))
+            except (ExpressionError, ValueError) as error:
+                fail((section, position), str(error))
         return tuple(made)
 
     caps, periods, moves = each("caps", _cap), each("calendar", _period), each("stages", _move)
@@ -111,7 +111,7 @@ def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
         holdout_salt=reading(("holdout", "salt"), str, default.holdout_salt),
         calendar=default.calendar if periods is None else periods,
         offers=reading(("offers",), _offers, default.offers),
-        companions=reading(("companions",), dict, default.companions),
+        companions=reading(("companions",), _mapping, default.companions),
         usual_gap=reading(("usual_gap",), _span, default.usual_gap),
         magic_number=reading(("magic_number",), _count, default.magic_number),
         stages=default.stages if moves is None else moves,
@@ -134,18 +134,40 @@ def _share(value: Any) -> float:
     return float(value)
 
 
-def _only(entry: Any, allowed: tuple[str, ...], what: str) -> dict[str, Any]:
+def _only(entry: Any, allowed: tuple[str, ...], what: str, *needed: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise ValueError(f"{what} is written as a mapping, not as '{entry}'.")
     for name in entry:
         if name not in allowed:
             raise ValueError(f"{what} has no '{name}'. {suggestion(name, allowed)}")
+    for name in needed:
+        if name not in entry:
+            raise ValueError(f"{what} needs '{name}'.")
     return entry
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError(f"This is a mapping, one entry a line, not '{value}'.")
+    return value
+
+
+def _names(value: Any, what: str) -> frozenset[str]:
+    if not isinstance(value, list):
+        raise ValueError(f"{what} are written as a list, such as [{value}].")
+    return frozenset(map(str, value))
+
+
+def _channel(name: Any) -> str:
+    if name not in CHANNELS:
+        raise ValueError(f"'{name}' is no channel. {suggestion(name, CHANNELS)}")
+    return str(name)
 
 
 def _consents(value: Any) -> dict[str, Consent]:
     result: dict[str, Consent] = {}
-    for channel, word in value.items():
+    for channel, word in _mapping(value).items():
+        _channel(channel)
         if word not in _CONSENT:
             raise ValueError(f"'{word}' is no consent for {channel}. {suggestion(word, _CONSENT)}")
         result[channel] = word
@@ -153,7 +175,7 @@ def _consents(value: Any) -> dict[str, Consent]:
 
 
 def _cap(entry: Any) -> Cap:
-    _only(entry, _CAP, "A cap")
+    _only(entry, _CAP, "A cap", "limit")
     spans = [name for name in ("calendar", "rolling") if name in entry]
     if len(spans) != 1:
         raise ValueError("A cap has one window: 'calendar: 1d' or 'rolling: 7d'.")
@@ -161,16 +183,19 @@ def _cap(entry: Any) -> Cap:
     if days % _DAY or not 0 < days <= 31 * _DAY:
         raise ValueError("The window of a cap is 1 to 31 whole days.")
     limit = _count(entry["limit"])
-    return Cap(limit, days // _DAY, spans[0] == "calendar", entry.get("channel"), entry.get("family"))
+    if not limit:
+        raise ValueError("A cap allows one contact at least; a channel is closed under 'consent'.")
+    channel = _channel(entry["channel"]) if "channel" in entry else None
+    return Cap(limit, days // _DAY, spans[0] == "calendar", channel, entry.get("family"))
 
 
 def _period(entry: Any) -> Period:
-    _only(entry, _PERIOD, "A period of the calendar")
+    _only(entry, _PERIOD, "A period of the calendar", "name", "from", "until")
     ways = [name for name in ("mute", "postpone") if name in entry]
     if len(ways) != 1:
         raise ValueError("A period says 'mute' or 'postpone': all, or a list of rules.")
     rules = entry[ways[0]]
-    named = frozenset() if rules == "all" else frozenset(rules)
+    named = frozenset() if rules == "all" else _names(rules, "Rules")
     start, end = (parse_instant(_text(entry[name])) for name in ("from", "until"))
     return Period(str(entry["name"]), start, end, named, ways[0] == "postpone")
 
@@ -182,19 +207,19 @@ def _text(value: Any) -> str:
 
 def _offers(value: Any) -> dict[str, Offer]:
     result = {}
-    for name, entry in value.items():
+    for name, entry in _mapping(value).items():
         _only(entry, _OFFER, f"The offer '{name}'")
         result[name] = Offer(batch=name, kind=entry.get("kind", "amount"), **{k: entry.get(k) for k in _OFFER[1:]})
     return result
 
 
 def _move(entry: Any) -> StageMove:
-    _only(entry, _STAGE, "A move between stages")
+    _only(entry, _STAGE, "A move between stages", "from", "to")
     if ("on" in entry) == ("silence" in entry):
         raise ValueError("A move between stages happens 'on' an event or after a 'silence'.")
     if entry.get("silence") not in (None, *_SILENCES):
         raise ValueError(f"'{entry['silence']}' is no silence. {suggestion(entry['silence'], _SILENCES)}")
-    source = frozenset(str(stage) for stage in entry["from"])
+    source = _names(entry["from"], "Stages")
     return StageMove(source, str(entry["to"]), entry.get("on"), entry.get("silence"), _count(entry.get("orders", 0)))
 
 
@@ -208,10 +233,7 @@ def _zone(value: Any) -> ZoneInfo:
 def _channels(value: Any) -> frozenset[str]:
     if not isinstance(value, list):
         raise ValueError(f"'exempt' is a list of channels such as [page, in_app], not '{value}'.")
-    for name in value:
-        if name not in CHANNELS:
-            raise ValueError(f"'{name}' is no channel. {suggestion(name, CHANNELS)}")
-    return frozenset(value)
+    return frozenset(map(_channel, value))
 
 
 def _minute(value: Any) -> int:

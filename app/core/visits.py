@@ -97,10 +97,11 @@ def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
 
 
 def message_sent(row: Row, event: ev.MessageSent) -> Facts:
-    """A contact that somebody else made counts for the caps; our own were counted when they were released."""
-    if event.trigger_id is not None and any(sent.trigger_id == event.trigger_id for sent in row.sent):
+    """A contact that somebody else made counts for the caps. Ours name their trigger: they were charged when they were
+    released, if caps are for them at all."""
+    if event.trigger_id is not None:
         return Facts(row, _happened(event))
-    contact = Sent(event.occurred_at, event.channel, event.campaign or "", event.trigger_id or "")
+    contact = Sent(event.occurred_at, event.channel, event.campaign or "")
     return Facts(with_sent(row, contact), _happened(event))
 
 

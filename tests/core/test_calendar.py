@@ -1,0 +1,113 @@
+"""Birthdays and anniversaries: the morning, a week ahead, where the user is, in years with and without 29 February."""
+
+from __future__ import annotations
+
+import pytest
+
+from app.core import calendar
+from app.core.policy import Policy
+from app.core.row import NEVER, Row, Run
+from schemas import events as ev
+from schemas.instant import format_instant
+from tests.core.shop import DAY, Desk, at, catalogue, event, rule_text
+
+ANNIVERSARY = rule_text(
+    enter="{on: UserRegistered, key: user}",
+    ends=None,
+    steps='[{at: "user.anniversary"}]',
+    repeat="yearly",
+    reentry="once",
+)
+BIRTHDAY = rule_text(
+    enter="{on: ProfileUpdated, key: user, when: user.has_birthday}",
+    ends="[{on: ProfileUpdated}]",
+    steps='[{at: "user.birthday - 7d"}]',
+    repeat="yearly",
+)
+
+
+def profile(when: str, **fields: str) -> ev.ProfileUpdated:
+    return event(ev.ProfileUpdated, when, **fields)
+
+
+def decided(desk: Desk) -> list[str]:
+    return [t.decided_at for t in desk.triggers]
+
+
+def next_birthday(birthday: str | None, since: int, ordinal: int = 0) -> int:
+    run = Run("r", 1, "user", "", "e", since, ordinal=ordinal)
+    return calendar.birthday(Row("u-1", birthday=birthday), run, Policy())
+
+
+def day(instant: int) -> str:
+    return format_instant(instant, Policy().zone)
+
+
+def test_a_greeting_comes_a_week_before_each_birthday() -> None:
+    desk = Desk(catalogue(BIRTHDAY)).say(profile("03-01", birthday="1990-05-04")).wait("2028-12-31")
+    assert decided(desk) == [f"{year}-04-27T09:00:00+08:00" for year in (2026, 2027, 2028)]
+    assert len({t.trigger_id for t in desk.triggers}) == 3
+    assert {t.step for t in desk.triggers} == {1}
+
+
+def test_the_29th_of_february_is_kept_on_the_28th_in_years_that_have_none() -> None:
+    desk = Desk(catalogue(BIRTHDAY)).say(profile("03-01", birthday="--02-29")).wait("2029-12-31")
+    assert decided(desk) == ["2027-02-21T09:00:00+08:00", "2028-02-22T09:00:00+08:00", "2029-02-21T09:00:00+08:00"]
+
+
+@pytest.mark.parametrize(("year", "expected"), [(2096, "29"), (2100, "28"), (2400, "29")])
+def test_centuries_are_leap_years_when_the_calendar_says_so(year: int, expected: str) -> None:
+    assert day(next_birthday("--02-29", at(f"{year}-01-01"))) == f"{year}-02-{expected}T09:00:00+08:00"
+
+
+@pytest.mark.parametrize(("tick", "year"), [(-1, 2026), (0, 2026), (1, 2027)])
+def test_a_birthday_less_than_a_week_off_is_next_years(tick: int, year: int) -> None:
+    since = at("04-27 09:00") + tick
+    assert day(next_birthday("1990-05-04", since)) == f"{year}-05-04T09:00:00+08:00"
+
+
+def test_without_a_birthday_there_is_none_and_the_calendar_ends_with_the_year_9998() -> None:
+    assert next_birthday(None, at("03-01")) == NEVER
+    assert day(next_birthday("--05-04", at("03-01"), 9998 - 2026)) == "9998-05-04T09:00:00+08:00"
+    assert next_birthday("--05-04", at("03-01"), 9999 - 2026) == NEVER
+
+
+def test_a_profile_that_changes_the_birthday_changes_the_greeting() -> None:
+    desk = Desk(catalogue(BIRTHDAY)).say(profile("03-01", birthday="--05-04"), profile("03-02", birthday="--06-04"))
+    assert decided(desk.wait("2026-12-31")) == ["2026-05-28T09:00:00+08:00"]
+
+
+def test_it_is_nine_where_the_user_is() -> None:
+    desk = Desk(catalogue(BIRTHDAY)).say(profile("03-01", birthday="--05-04", time_zone="Europe/Berlin"))
+    assert decided(desk.wait("2026-12-31")) == ["2026-04-27T09:00:00+02:00"]
+
+
+@pytest.mark.parametrize(
+    ("registered", "first", "second"),
+    [
+        ("2026-03-01", "2027-03-01", "2028-03-01"),
+        ("2028-02-29", "2029-02-28", "2030-02-28"),
+        ("2026-12-31", "2027-12-31", "2028-12-31"),
+    ],
+)
+def test_an_anniversary_comes_from_the_first_year_on(registered: str, first: str, second: str) -> None:
+    desk = Desk(catalogue(ANNIVERSARY)).say(event(ev.UserRegistered, registered)).wait(f"{second[:4]}-12-31 23:00")
+    assert decided(desk) == [f"{first}T09:00:00+08:00", f"{second}T09:00:00+08:00"]
+
+
+def test_rounds_that_were_over_before_they_could_be_sent_are_passed_over() -> None:
+    desk = Desk(catalogue(ANNIVERSARY)).wait("2026-06-01").say(event(ev.UserRegistered, "2020-03-01"))
+    assert decided(desk.wait("2027-12-31")) == ["2027-03-01T09:00:00+08:00"]
+    assert desk.tallies["steps", "passed", "a_rule"] == 6
+
+
+def test_what_never_comes_has_no_timer() -> None:
+    rules = catalogue(BIRTHDAY.replace(", when: user.has_birthday", ""))
+    assert Desk(rules).say(profile("03-01")).timers == []
+
+
+@pytest.mark.parametrize(("second", "days"), [("03-01 23:59", 0), ("03-02 00:00", 1), ("02-28 23:59", -1)])
+def test_days_between_are_counted_where_the_user_is(second: str, days: int) -> None:
+    assert calendar.days_between(Row("u-1"), at("03-01"), at(second), Policy()) == days
+    honolulu = Row("u-1", zone="Pacific/Honolulu")
+    assert calendar.days_between(honolulu, at("03-01"), at("03-01") + DAY, Policy()) == 1

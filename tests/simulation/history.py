@@ -227,7 +227,9 @@ class _Author:
             for number, amount in enumerate(("40.00", "50.00")):
                 fields = {"refund_id": f"r-{order}-{number}", "amount": amount, "currency": "CNY"}
                 self._tell("OrderRefunded", user, when + number * HOUR, order_id=order, **fields)
-        elif throw < 0.5:
+        elif throw < 0.35:  # without an id of its own, so only its event id tells it from a second one
+            self._tell("OrderRefunded", user, when, order_id=order, amount="45.00", currency="CNY")
+        elif throw < 0.55:
             goods = self._often(0.8)
             for line in lines:
                 if self._often(0.6):
@@ -280,14 +282,15 @@ class _Author:
         """What upstream services do to us, and how much is taken at a time."""
         ops: list[Op] = []
         if self._often(0.15):
-            ops.append(Op("again", number=self.dice.randint(1, 8)))
+            ops.append(Op("again", number=self.dice.choice((1, 1, 2, 3, 5, 8, 20))))
         if self._often(0.05):
             ops.append(Op("garbage", words=(self.dice.choice(("orders", "coupons", "browse")),)))
         if self._often(0.05):
             topics = ("orders", "coupons", "browse") if self.clock == "events" else ("browse", "logins")
             ops.append(Op("marker", words=(self.dice.choice(topics),)))
         if self._often(0.1):
-            ops.append(Op("rebalance"))
+            ops += [Op("run"), Op("rebalance")] if self.clock == "events" else [Op("rebalance")]
+            ops += [Op("again", number=number) for number in range(self.dice.randint(0, 4), 0, -1)]
         if self._often(0.1):
             ops.append(
                 Op("cut", number=self.dice.choice((1, 1, 2, 3, 7, 5000)), words=(str(self.dice.choice((1, 2, 5000))),))

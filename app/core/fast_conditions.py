@@ -42,8 +42,8 @@ def translate(text: str) -> Callable[[Scope], bool] | None:
 def _parse(text: str) -> ast.Expression | None:
     strings = _STRING.findall(text)
     bare = _STRING.sub("\0", text)
-    if any(sign in bare for sign in "?[]{}%*/\\") or "\n" in bare:
-        return None
+    if any(sign in bare for sign in "?[]{}%*/\\") or "\n" in bare or re.search(r"!\s*!", bare):
+        return None  # two ! in a row are none to CEL, whatever they stand before
     # CEL's ! binds as tightly as Python's ~; its `not` would take in a whole comparison.
     bare = re.sub(r"!(?!=)", "~", bare).replace("&&", " and ").replace("||", " or ")
     bare = re.sub(r"\btrue\b", "True", re.sub(r"\bfalse\b", "False", bare))

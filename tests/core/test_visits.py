@@ -7,9 +7,9 @@ from typing import Any
 from app.core import facts
 from app.core.facts import Facts
 from app.core.guardrails import consent
-from app.core.row import MAX_CARTS, MAX_SENT, MAX_VIEWS, Cart, Consent, Row, Sent, View
+from app.core.row import MAX_CARTS, MAX_SENT, MAX_VIEWS, Consent, Row, Sent, View
 from schemas import events as ev
-from tests.core.shop import DAY, MINUTE, SECOND, Desk, at, catalogue, event, line, paid, rule_text
+from tests.core.shop import DAY, MINUTE, SECOND, Desk, at, catalogue, event, line, paid, placed, rule_text
 
 
 def known(*events: ev.Event) -> Row:
@@ -152,8 +152,7 @@ def test_a_rule_of_a_cart_speaks_of_what_is_in_it_and_a_change_starts_anew() -> 
 def test_a_rule_of_an_order_names_its_lines_or_those_of_its_checkout() -> None:
     rules = catalogue(rule_text(enter="[{on: CheckoutStarted, key: order}, {on: OrderPlaced, key: order}]", ends=None))
     checkout = event(ev.CheckoutStarted, "03-01", lines=(line("shoes"),), checkout_id="k-1")
-    placed = event(ev.OrderPlaced, "03-01", order_id="o-1", currency="CNY", total=1, lines=(line("hats"),))
-    sent = Desk(rules).say(checkout, placed).wait("03-12").triggers
+    sent = Desk(rules).say(checkout, placed("o-1", "03-01", line("hats"))).wait("03-12").triggers
     assert {t.entry.key: [item.product_type for item in t.items] for t in sent} == {
         "checkout:k-1": ["shoes"],
         "o-1": ["hats"],
@@ -232,7 +231,3 @@ def test_contacts_are_in_the_order_of_their_instants_and_within_their_bounds() -
     burst = known(*[sent(start + n * SECOND) for n in range(MAX_SENT + 9)])
     assert len(burst.sent) == MAX_SENT
     assert burst.sent[-1].at == start + (MAX_SENT + 8) * SECOND
-
-
-def test_a_cart_without_anything_is_empty() -> None:
-    assert Cart("", 0).lines == ()

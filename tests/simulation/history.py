@@ -48,15 +48,21 @@ class Story(NamedTuple):
 
 
 def story_of(seed: int) -> Story:
-    """The story of a seed: always the same one."""
+    """The story of a seed: always the same one. It speaks of what the oracle understands: orders, coupons, profiles."""
     return _Author(seed).write()
 
 
+def full_story_of(seed: int) -> Story:
+    """A story of all kinds of events, for the whole catalogue under CLOCK=events."""
+    return _Author(seed, full=True).write()
+
+
 class _Author:
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, full: bool = False) -> None:
         self.seed = seed
+        self.full = full
         self.dice = random.Random(seed)
-        self.clock = self.dice.choice(("events", "events", "wall"))
+        self.clock = "events" if full else self.dice.choice(("events", "events", "wall"))
         if self.clock == "events":
             self.lateness = self.dice.choice((0, 0, 5 * SECOND, HOUR, 2 * DAY))
         else:
@@ -125,6 +131,8 @@ class _Author:
             self._tell("ProfileUpdated", user, self._time(START), time_zone=self.dice.choice(ZONES))
         for _ in range(self.dice.randint(0, 3)):
             self._tell("UserLoggedIn", user, self._time(START))
+        for _ in range(self.dice.randint(3, 20) if self.full else 0):
+            self._anything(user)
         coupons = [self._coupon(user) for _ in range(self.dice.randint(0, 3))]
         if self._often(0.2):
             coupons += self._pack(user)
@@ -134,6 +142,34 @@ class _Author:
             coupons += self._order(user, f"o-{user}-{number}", at, coupons)
         for coupon in coupons:
             self._fate(user, coupon)
+
+    def _anything(self, user: str) -> None:
+        """What only the whole catalogue listens to."""
+        thing, order = self.dice.choice(TYPES), f"o-{user}-{self.dice.randint(0, 2)}"
+        line = {"product_id": "p-1", "product_type": thing, "category": thing, "quantity": 1}
+        channel = self.dice.choice(("push", "sms", "email", "wechat_service"))
+        kind, fields = self.dice.choice(
+            (
+                ("UserRegistered", {}),
+                ("UserLoggedIn", {}),
+                ("UserCheckedIn", {}),
+                ("ProductViewed", {"product_id": "p-1", "category": thing, "dwell_seconds": 50.0}),
+                ("ProductViewed", {"product_id": "p-2", "product_type": thing}),
+                ("CartUpdated", {"lines": [line]}),
+                ("CartUpdated", {"lines": []}),
+                ("CheckoutStarted", {"lines": [line], "order_id": order}),
+                ("OrderPlaced", {"order_id": order, "currency": "CNY", "total": "90.00", "lines": [line]}),
+                ("AfterSaleOpened", {"order_id": order}),
+                ("AfterSaleClosed", {"order_id": order}),
+                ("ConsentChanged", {"channel": channel, "granted": self._often(0.7), "quota": 2}),
+                ("MessageSent", {"channel": channel}),
+                ("Unsubscribed", {"channel": channel}),
+                ("ProfileUpdated", {"birthday": "--03-01"}),
+                ("UserErased" if self._often(0.2) else "UserLoggedIn", {}),
+                ("UserMerged", {"into": "u-of-another"}) if self._often(0.2) else ("UserCheckedIn", {}),
+            )
+        )
+        self._tell(kind, user, self._time(START), **fields)
 
     def _baseline(self, first: int) -> dict[str, Any]:
         if self._often(0.2):

@@ -151,7 +151,7 @@ class Person:
 
     def fire(self, until: int, inclusive: bool, now: int | None) -> None:
         """Everything that is due by `until` is decided: at its own instant (now None), or at `now`."""
-        runs = runs_now(self.user, self.seen)
+        runs: dict[RunId, RunNow] = {}
         while True:
             due = [
                 (p.timer, *name[:2], p.step, name)
@@ -160,6 +160,7 @@ class Person:
             ]
             if not due:
                 return
+            runs = runs or runs_now(self.user, self.seen)
             at, *_, name = min(due)
             self._ask(name, runs[name], self.pending[name], at if now is None else now)
 

@@ -324,7 +324,7 @@ def _enter(
         row = _joined(row, rule, draft, row.coupons.get(happening.coupon_id or "", NO_COUPON), moment)
     held = rule.holds is not None and _waits(row, draft)
     draft = replace(draft, ends=_seen_ends(row, rule, draft, moment), held=held)
-    before = _makes_room(row, rule, draft, row.runs.get(name, ()))
+    before = _makes_room(row, rule, draft, row.runs.get(name, ()), moment)
     if before is None:
         return row
     moment.tally("runs", "entered", rule.name)
@@ -383,7 +383,9 @@ def _comes_again(row: Row, rule: Rule, key: str) -> bool:
     return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
 
 
-def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tuple[Run, ...] | None:
+def _makes_room(
+    row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], moment: Moment
+) -> tuple[Run, ...] | None:
     """The runs of this key that stay beside the new one; None when re-entry forbids it."""
     last = row.entries.get(rule.name)
     if rule.reentry == "once" and last is not None:
@@ -394,7 +396,11 @@ def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...]) -> tu
         return None
     if draft.ends:
         return before
-    alive = [run for run in before if not run.ends and run.step < len(rule.steps)]
+    alive = [
+        run
+        for run in before
+        if not run.ends and run.step < len((moment.catalogue.rule_of(run) or rule).steps)  # of its own version
+    ]
     if not alive:
         return before
     # Nobody is in two runs of one key. The earlier entry has it, even when it arrives late, as long as the later one

@@ -129,7 +129,7 @@ def _count(value: Any) -> int:
 
 
 def _share(value: Any) -> float:
-    if not isinstance(value, int | float) or not 0 <= value <= 1:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
         raise ValueError(f"'{value}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
     return float(value)
 

@@ -158,3 +158,18 @@ def test_lists_over_several_lines_are_pointed_into() -> None:
 
 def test_an_empty_file_lacks_everything() -> None:
     assert {each.split("'")[1] for each in problems("") if "missing" in each} == set(LINES) - {"ends", "more"}
+
+
+def test_what_a_rule_of_the_shops_own_may_say_is_read() -> None:
+    send = "{channels: [push], once_in: 7d, on_cap: drop, discount_every: 30d, coupon_in_hand: instead}"
+    settings = {"holdout": "0.05", "repeat": "yearly", "on_change": "restart", "paused": "skip"}
+    steps = "[{after: 1d, offer: winback_small, class: transactional}]"
+    text = rule_text(send=send, steps=steps, goal="{on: OrderPaid, within: 7d}", **settings)
+    (rule,) = catalogue(text).rules.values()
+    assert (rule.holdout, rule.yearly, rule.on_change, rule.paused) == (0.05, True, "restart", "skip")
+    assert rule.goal == ("OrderPaid", 7 * DAY)
+    assert (rule.send.once_in, rule.send.discount_every) == (7 * DAY, 30 * DAY)
+    assert (rule.send.on_cap, rule.send.coupon_instead) == ("drop", True)
+    assert [(step.offer, step.kind) for step in rule.steps] == [("winback_small", "transactional")]
+    (plain,) = catalogue(rule_text()).rules.values()
+    assert (plain.goal, plain.paused, plain.yearly, plain.on_change) == (None, None, False, "finish")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from app.core import policy_file
-from app.core.policy import SHOP, QuietHours
+from app.core.policy import SHOP, Cap, Period, QuietHours, StageMove
 from app.core.problems import CatalogueError
-from tests.core.shop import DAY, MINUTE
+from schemas.triggers import Offer
+from tests.core.shop import DAY, MINUTE, at
 
 
 def problems(shop: str = "", intervals: str = "") -> list[str]:
@@ -82,3 +83,91 @@ def test_quiet_hours_that_are_no_mapping_are_not_the_default_in_silence(hours: s
 def test_channels_without_quiet_hours_are_a_list() -> None:
     (problem,) = problems("quiet_hours: {exempt: push}")
     assert problem == "shop.yaml:1: 'exempt' is a list of channels such as [page, in_app], not 'push'."
+
+
+def test_what_the_shop_decides_for_all_rules_is_read() -> None:
+    policy = policy_file.read(
+        """
+consent: {push: allowed, sms: quota}
+caps:
+  - {limit: 3, calendar: 2d, channel: sms}
+  - {limit: 1, rolling: 31d, family: coupon}
+arbitration: 30min
+holdout: {share: 0.05, salt: spring}
+calendar:
+  - {name: "618", from: 2026-06-18T00:00:00+08:00, until: "2026-06-19T00:00:00+08:00", mute: all}
+  - {name: sale, from: "2026-07-01T00:00:00+08:00", until: "2026-07-02T00:00:00+08:00", postpone: [winback]}
+usual_gap: 20d
+magic_number: 4
+companions: {milk_powder: diapers}
+offers: {ten: {kind: amount, value: "10.00", currency: CNY}, gift: {kind: gift}, plain: {}}
+stages:
+  - {from: [""], to: growth, on: OrderPaid, orders: 1}
+  - {from: [growth], to: decline, silence: at_risk}
+""",
+        "",
+    )
+    assert policy.consent == {"push": "allowed", "sms": "quota"}
+    assert policy.caps == (Cap(3, 2, True, "sms", None), Cap(1, 31, False, None, "coupon"))
+    assert (policy.window, policy.holdout_share, policy.holdout_salt) == (30 * MINUTE, 0.05, "spring")
+    assert policy.calendar == (
+        Period("618", at("06-18 00:00"), at("06-19 00:00"), frozenset(), False),
+        Period("sale", at("07-01 00:00"), at("07-02 00:00"), frozenset({"winback"}), True),
+    )
+    assert (policy.usual_gap, policy.magic_number) == (20 * DAY, 4)
+    assert policy.companions == {"milk_powder": "diapers"}
+    assert policy.offers == {
+        "ten": Offer(batch="ten", kind="amount", value="10.00", currency="CNY"),
+        "gift": Offer(batch="gift", kind="gift"),
+        "plain": Offer(batch="plain", kind="amount"),
+    }
+    assert policy.stages == (
+        StageMove(frozenset({""}), "growth", "OrderPaid", None, 1),
+        StageMove(frozenset({"growth"}), "decline", None, "at_risk", 0),
+    )
+    assert policy_file.read("caps: []", "").caps == ()
+
+
+_TIMES = "from: '2026-06-18T00:00:00Z', until: '2026-06-19T00:00:00Z'"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("caps: 5", "'caps' is a list."),
+        ("caps: [5]", "A cap is written as a mapping, not as '5'."),
+        ("caps: [{limit: 1, rolling: 1d, chanel: sms}]", "A cap has no 'chanel'. Did you mean 'channel'?"),
+        ("caps: [{limit: 1}]", "A cap has one window: 'calendar: 1d' or 'rolling: 7d'."),
+        ("caps: [{limit: 1, rolling: 1d, calendar: 1d}]", "A cap has one window: 'calendar: 1d' or 'rolling: 7d'."),
+        ("caps: [{rolling: 1d}]", "A cap needs 'limit'."),
+        ("caps: [{limit: 0, rolling: 1d}]", "A cap allows one contact at least; a channel is closed under 'consent'."),
+        ("caps: [{limit: -1, rolling: 1d}]", "'-1' is no count: write a whole number."),
+        ("caps: [{limit: true, rolling: 1d}]", "'True' is no count: write a whole number."),
+        ("caps: [{limit: 1, rolling: 36h}]", "The window of a cap is 1 to 31 whole days."),
+        ("caps: [{limit: 1, rolling: 0d}]", "The window of a cap is 1 to 31 whole days."),
+        ("caps: [{limit: 1, rolling: 32d}]", "The window of a cap is 1 to 31 whole days."),
+        ("caps: [{limit: 1, rolling: 1d, channel: smss}]", "'smss' is no channel. Did you mean 'sms'?"),
+        ("consent: [push]", "This is a mapping, one entry a line, not '['push']'."),
+        ("consent: {push: yess}", "'yess' is no consent for push. Known: allowed, denied, quota."),
+        ("consent: {pusch: allowed}", "'pusch' is no channel. Did you mean 'push'?"),
+        ("companions: [milk]", "This is a mapping, one entry a line, not '['milk']'."),
+        ("holdout: {share: 2}", "'2' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
+        ("holdout: {share: true}", "'True' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
+        ("offers: 5", "This is a mapping, one entry a line, not '5'."),
+        ("offers: {ten: 10}", "The offer 'ten' is written as a mapping, not as '10'."),
+        ("calendar: [{name: a, from: x, mute: all}]", "A period of the calendar needs 'until'."),
+        (f"calendar: [{{name: a, {_TIMES}}}]", "A period says 'mute' or 'postpone': all, or a list of rules."),
+        (f"calendar: [{{name: a, {_TIMES}, mute: winback}}]", "Rules are written as a list, such as [winback]."),
+        ("stages: [{from: [a], to: b}]", "A move between stages happens 'on' an event or after a 'silence'."),
+        ("stages: [{to: b, on: OrderPaid}]", "A move between stages needs 'from'."),
+        ("stages: [{from: a, to: b, on: OrderPaid}]", "Stages are written as a list, such as [a]."),
+        ("stages: [{from: [a], to: b, silence: churnt}]", "'churnt' is no silence. Did you mean 'churned'?"),
+    ],
+)
+def test_each_mistake_of_the_shops_file_is_a_sentence_with_a_way_out(text: str, says: str) -> None:
+    assert problems(f"\n{text}") == [f"shop.yaml:2: {says}"]
+
+
+def test_an_instant_of_the_calendar_that_cannot_be_read_is_said_in_words() -> None:
+    (problem,) = problems("calendar: [{name: a, from: soon, until: later, mute: all}]")
+    assert "'soon' is not RFC 3339" in problem

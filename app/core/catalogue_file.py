@@ -37,6 +37,7 @@ _SEND = {
     "coupon_in_hand",
 }  # fmt: skip
 _GOAL = {"on", "within"}
+_IN_HAND = "use of a coupon in hand"
 
 T = TypeVar("T")
 
@@ -306,7 +307,7 @@ class _Reader:
         return "transactional" if chosen == "transactional" else "marketing"
 
     def share(self, value: Any) -> float:
-        if isinstance(value, int | float) and 0 <= value <= 1:
+        if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             return float(value)
         self.fail(("holdout",), f"'{value}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
         return 0.0
@@ -379,5 +380,6 @@ class _Reader:
             once_in=self.span(data.get("once_in"), ("send", "once_in"), 0),
             on_cap=self.choice(data.get("on_cap", "defer"), ("defer", "drop"), ("send", "on_cap"), "way"),  # type: ignore[arg-type]
             discount_every=self.span(data.get("discount_every"), ("send", "discount_every"), 0),
-            coupon_instead=data.get("coupon_in_hand") == "instead",
+            coupon_instead="coupon_in_hand" in data
+            and bool(self.choice(data["coupon_in_hand"], ("instead",), ("send", "coupon_in_hand"), _IN_HAND)),
         )

@@ -21,12 +21,15 @@ from schemas.instant import format_instant, parse_instant
 SHORT = {
     "id": "event_id", "order": "order_id", "coupon": "coupon_id", "pack": "pack_id", "refund": "refund_id",
     "case": "case_id", "parent": "parent_order_id", "zone": "time_zone", "used": "coupons_used",
-    "issues": "coupons_issued", "expires": "expires_at", "trigger": "trigger_id",
+    "issues": "coupons_issued", "expires": "expires_at", "trigger": "trigger_id", "product": "product_id",
+    "type": "product_type", "cart": "cart_id", "checkout": "checkout_id", "dwell": "dwell_seconds",
+    "deadline": "pay_deadline", "balance_from": "balance_due_from", "balance_until": "balance_due_until",
 }  # fmt: skip
 _MONEY = ("total", "amount", "value", "spend", "min_spend")
-_NUMBERS = ("orders", "points", "quota")
+_NUMBERS = ("orders", "points", "quota", "dwell_seconds")
+FEEDBACK = ("MessageSent", "MessageFailed", "MessageOpened", "MessageClicked", "Unsubscribed")
 _SWITCHES = ("goods_returned", "granted")
-_LINE = re.compile(r"(?:(gift|subscription) )?([\w-]+)(?: x (\d+))?(?: of (\d+) units)?")
+_LINE = re.compile(r"(?:(gift|subscription) )?([\w-]+)(?: x (\d+))?(?: of (\d+) units)?(?: in ([\w-]+))?")
 _WHEN = re.compile(r"\d{4}-\d\d-\d\d(?: \d\d:\d\d(?::\d\d(?:\.\d{1,6})?)?)?")
 
 
@@ -103,19 +106,21 @@ def _money(result: dict[str, Any], name: str, value: str) -> None:
 
 
 def _line(text: str) -> dict[str, Any]:
-    """'milk_powder x 2', 'gift diapers', 'subscription milk_powder x 1', 'diapers x 1 of 3 units'. The product is named
-    after its type, so that a refund or a receipt can be written alike."""
+    """'milk_powder x 2', 'gift diapers', 'subscription milk_powder x 1', 'diapers x 1 of 3 units', 'diapers in baby' (its
+    category). The product is named after its type, so that a refund or a receipt can be written alike."""
     match = _LINE.fullmatch(str(text))
     if match is None:
-        raise NotationError(f"'{text}' is no line: write milk_powder x 2, gift diapers x 1, or diapers x 1 of 3 units.")
-    special, product_type, quantity, units = match.groups()
+        raise NotationError(
+            f"'{text}' is no line: write milk_powder x 2, gift diapers x 1, diapers x 1 of 3 units, or diapers in baby."
+        )
+    special, product_type, quantity, units, category = match.groups()
     line: dict[str, Any] = {
         "product_id": f"p-{product_type}",
         "product_type": product_type,
         "quantity": int(quantity or 1),
         "units": int(units or 1),
     }
-    return line | ({special: True} if special else {})
+    return line | ({special: True} if special else {}) | ({"category": category} if category else {})
 
 
 def _issued(values: Mapping[str, Any], zone: ZoneInfo) -> dict[str, Any]:
@@ -141,4 +146,9 @@ def _with_defaults(event: dict[str, Any], allowed: set[str]) -> dict[str, Any]:
         event["lines"] = [{k: line[k] for k in plain} for line in event.get("lines", [])]
     elif "lines" in allowed:
         event.setdefault("lines", [])
+    elif kind == "DepositPaid":
+        event.setdefault("amount", "10.00")
+        event.setdefault("currency", "CNY")
+    elif kind in FEEDBACK:
+        event.setdefault("channel", "push")
     return event

@@ -61,6 +61,8 @@ _READ: dict[str, Callable[[Seen], str]] = {
     "product": lambda s: ", ".join(item.product_type or "" for item in getattr(s.message, "items", ())),
     "quantity": lambda s: ", ".join(str(item.quantity) for item in getattr(s.message, "items", ())),
     "offer": lambda s: offer.batch if (offer := getattr(s.message, "offer", None)) else "",
+    "class": lambda s: getattr(s.message, "class_", ""),
+    "fallbacks": lambda s: ", ".join(getattr(s.message, "fallbacks", ())),
     "locale": lambda s: getattr(s.message, "locale", None) or "",
 }
 

@@ -24,7 +24,7 @@ ON_CHANGE = ("finish", "follow", "restart", "exit")
 PAUSES = ("hold", "skip", "expire")
 LINE_KEYS = ("product_type", "category")
 _WITH_LINES = ("OrderPlaced", "OrderPaid")
-_RETIMES = ("OrderReceived", "OrderRefunded")
+_RETIMES = ("OrderReceived", "OrderRefunded", "DepositPaid")
 _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
     "facts", "recheck", "reentry", "goal", "mode", "start", "holdout", "repeat", "on_change", "paused",

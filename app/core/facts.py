@@ -60,27 +60,30 @@ def happening_of(event: ev.Event) -> Happening:
 
 
 def groups_of(order: Order, by: str = "product_type") -> dict[str, Group]:
-    """The lines of an order by product type (or category), in order of first appearance; gifts count for nobody."""
+    """The lines of an order by product type (or "category", or "interest": category, type and product), in order of
+    first appearance; gifts count for nobody."""
     groups: dict[str, Group] = {}
     for line in order.lines:
-        key = line.product_type if by == "product_type" else line.category
-        if line.kind == "gift" or not key:
+        if by == "interest":
+            keys = dict.fromkeys((line.category, line.product_type, line.product_id))
+        else:
+            keys = {line.product_type if by == "product_type" else line.category: None}
+        if line.kind == "gift":
             continue
         left = 0 if order.returned_whole else line.quantity - line.returned
         subscription = line.kind == "subscription" and left > 0
         own = 0 if line.kind == "subscription" else left
-        before = groups.get(key)
-        groups[key] = (
-            Group(own * line.units, subscription, own, line.product_id, line.title, line.image_url)
-            if before is None
-            else Group(
-                before.units + own * line.units,
-                before.subscription or subscription,
-                before.quantity + own,
-                *before[3:],
-            )
-        )
+        group = Group(own * line.units, subscription, own, line.product_id, line.title, line.image_url)
+        for key in filter(None, keys):
+            before = groups.get(key)
+            groups[key] = group if before is None else _together(before, group)
     return groups
+
+
+def _together(one: Group, other: Group) -> Group:
+    return Group(
+        one.units + other.units, one.subscription or other.subscription, one.quantity + other.quantity, *one[3:]
+    )
 
 
 def _known_order(row: Row, order_id: str) -> Order | None:
@@ -209,12 +212,14 @@ def _paid(row: Row, event: ev.OrderPaid) -> Facts:
     new = _with_order(row, order)
     if not is_paid(order):  # its cancellation or refund was here first; goods that stayed run out all the same
         left = left_of(order)
-        categories = left_of(order, "category")
-        stayed = [happening_of(event)._replace(groups=left, categories=categories, counts=False)] if left else []
+        stayed = happening_of(event)._replace(
+            groups=left, categories=left_of(order, "category"), interests=left_of(order, "interest"), counts=False
+        )
         new, freed = _reverse_coupons(new, order, event)
-        return Facts(new, (*stayed, *freed))
+        return Facts(new, (stayed, *freed))
     at, event_id = event.occurred_at, event.event_id
-    happenings = [happening_of(event)._replace(groups=groups_of(order), categories=groups_of(order, "category"))]
+    groups, categories, interests = (groups_of(order, by) for by in ("product_type", "category", "interest"))
+    happenings = [happening_of(event)._replace(groups=groups, categories=categories, interests=interests)]
     for coupon_id in event.coupons_used:
         new, more = _redeem(new, coupon_id, Mark(at, event_id, "CouponRedeemed", order.order_id), event.TYPE)
         happenings += more
@@ -335,7 +340,7 @@ def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
         deposit_from=event.balance_due_from,
         deposit_until=event.balance_due_until,
     )
-    return Facts(_with_order(row, order), (happening_of(event),))
+    return Facts(_with_order(row, order), (happening_of(event),), (), order.order_id)
 
 
 def _case(row: Row, event: ev.AfterSaleOpened | ev.AfterSaleClosed) -> Facts:

@@ -36,6 +36,8 @@ class Happening(NamedTuple):
     """Its lines by product type."""
     categories: Mapping[str, Group] = {}
     """Its lines by category."""
+    interests: Mapping[str, Group] = {}
+    """Its lines by all that a look at them may have been kept under: category, product type, product."""
     counts: bool = True
     """False: a purchase that was paid back before it was heard of, with goods that stayed with the customer."""
     thing: str | None = None

@@ -195,7 +195,7 @@ def _offer(candidate: Candidate, coupons: tuple[str, ...]) -> tuple[Offer | None
 
 
 def _expires_at(candidate: Candidate) -> int:
-    """The end of the send window: clipped to the night, and to the life of the coupon it is about."""
+    """The end of the send window: clipped to the night, and to the life of what it is about."""
     rule, scope, zone = candidate[:3]
     now, policy = scope.now, scope.policy
     expires_at = now + rule.send.expires_after
@@ -203,6 +203,8 @@ def _expires_at(candidate: Candidate) -> int:
         expires_at = max(now, quiet_hours.clip(expires_at, zone, policy.quiet))
     if scope.run.kind in ("coupon", "pack"):
         expires_at = max(now, min(expires_at, coupon_of(scope).expires_at))
+    for at in rule.end_at:
+        expires_at = max(now, min(expires_at, at(scope)))
     return expires_at
 
 

@@ -35,7 +35,9 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     if ended:
         row = _marked(row, ended, happening)
         for rule, end in ended:
-            for key in _end_keys(row, rule, end, happening) if happening.counts or end.same_line else ():
+            for key in (
+                _end_keys(row, rule, end, happening) if happening.counts or end.same_line or rule.key == "order" else ()
+            ):
                 row = _end(row, rule, end, key, happening, moment)
     for rule in catalogue.held_by.get(happening.kind, ()):
         row = _hold(row, rule, happening, moment)
@@ -94,7 +96,7 @@ def _line_data(group: Group) -> dict[str, Any]:
 
 def _end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
     if end.same_line:
-        groups = _groups(happening, rule)
+        groups = happening.interests if rule.key == "category" else happening.groups
         return [key for key in groups if _has_line(groups, key)]
     if end.any_key or (rule.key in ("product_type", "category") and happening.thing is None):
         prefix = run_key(rule.name, "")
@@ -124,8 +126,7 @@ def _order_of_marks(mark: Mark) -> tuple[int, str]:
 
 def _seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...]:
     """The ends of this run that have been seen already, whatever arrived first."""
-    ends = [end for end in rule.ends if _applies(row, end, run, moment)]
-    kinds = {end.on for end in ends}
+    kinds = {end.on for end in rule.ends if not end.any_key and _applies(row, end, run, run.entered_at, moment)}
     if rule.key in ("coupon", "pack"):
         found = [
             m for c in _coupons(row, run.key) for m in (c.redeemed, c.revoked) if m is not None and m.kind in kinds
@@ -134,13 +135,31 @@ def _seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ..
         order = row.orders.get(run.key, NO_ORDER)
         instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
         found = [Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds]
+        found += _ends_by_others(row, rule, run, moment)
     else:
-        found = [mark for end in ends for mark in _ends_after(row, end, run) if _is_after(mark, run)]
+        found = [
+            mark
+            for end in rule.ends
+            for mark in _ends_after(row, end, run)
+            if _is_after(mark, run) and _applies(row, end, run, mark.at, moment)
+        ]
     return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1])
 
 
-def _applies(row: Row, end: End, run: Run, moment: Moment) -> bool:
-    return end.when is None or end.when(Scope(row, run, moment.catalogue.policy, moment.now))
+def _ends_by_others(row: Row, rule: Rule, run: Run, moment: Moment) -> list[Mark]:
+    """Orders of the user's that end a run keyed by another one: a checkout that became an order."""
+    found = []
+    for end in rule.ends:
+        for order in row.orders.values() if end.any_key and _applies(row, end, run, moment.now, moment) else ():
+            at = order.placed_at if end.on == "OrderPlaced" else order.paid_at if end.on == "OrderPaid" else None
+            if at is not None and at > run.entered_at and order.order_id != run.key:
+                found.append(Mark(at, order.paid_event_id, end.on, order.order_id))
+    return found
+
+
+def _applies(row: Row, end: End, run: Run, at: int, moment: Moment) -> bool:
+    """The end's condition at the instant of its event, however late that is heard of."""
+    return end.when is None or end.when(Scope(row, run, moment.catalogue.policy, at))
 
 
 def _coupons(row: Row, key: str) -> list[Coupon]:
@@ -158,7 +177,11 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
         for order in row.orders.values()
         if order.paid_at is not None
         and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
-        and (_has_line(left_of(order, run.kind), run.key) if end.same_line else is_paid(order))
+        and (
+            _has_line(left_of(order, "interest" if run.kind == "category" else run.kind), run.key)
+            if end.same_line
+            else is_paid(order)
+        )
     ]
 
 
@@ -185,7 +208,7 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
     after: list[Run] = []
     for run in runs:
         mine = moment.catalogue.rule_of(run) is rule and (rule.key in _OF_A_THING or _is_after(mark, run))
-        if not mine or mark in run.ends or not _applies(row, end, run, moment):
+        if not mine or mark in run.ends or not _applies(row, end, run, mark.at, moment):
             after.append(run)
             continue
         if not run.ends:
@@ -336,7 +359,7 @@ def _enter(
     elif rule.reentry == "every_key" and _comes_again(row, rule, key):
         row = _entered(row, name, draft.entered_at)
     row = _put(row, name, (*before, run), moment)
-    if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.due_at >= moment.floor:
+    if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.timer_at < NEVER:
         row, _ = fire(row, name, run, moment)
     return row
 
@@ -383,9 +406,7 @@ def _comes_again(row: Row, rule: Rule, key: str) -> bool:
     return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
 
 
-def _makes_room(
-    row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], moment: Moment
-) -> tuple[Run, ...] | None:
+def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], moment: Moment) -> tuple[Run, ...] | None:
     """The runs of this key that stay beside the new one; None when re-entry forbids it."""
     last = row.entries.get(rule.name)
     if rule.reentry == "once" and last is not None:
@@ -425,12 +446,19 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
                 return replace(run, step=index, due_at=due, timer_at=NEVER, sequence=0)
             run, index = replace(run, ordinal=run.ordinal + 1), 0
         due = due_of(row, rule, run, index, due, moment)
+        if rule.steps[index].at_once and _still_fresh(rule, due, moment):
+            return replace(run, step=index, due_at=due, timer_at=due, sequence=0)
         waits = run.held and moment.sends_from.get(rule.name, 0) <= due and _waits_since(row, run) <= due
         if due >= floor or waits:
             return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
         if not run.ends:
             moment.tally("steps", "passed", rule.name)
         index += 1
+
+
+def _still_fresh(rule: Rule, due: int, moment: Moment) -> bool:
+    """What fires at once is no timer: an order that is heard of a little late brings its coupon all the same."""
+    return due >= moment.sends_from.get(rule.name, 0) and moment.now - due <= rule.send.expires_after
 
 
 def due_of(row: Row, rule: Rule, run: Run, index: int, previous_due: int, moment: Moment) -> int:
@@ -498,7 +526,9 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                     run = _close(row, rule, run, f"order {order_id} was taken back", moment)
                     moment.tally("runs", "taken_back", rule.name)
                 release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
-                row = replace(row, entries={k: at for k, at in row.entries.items() if k != name})
+                # What was given for good stays given: only what could be taken back may come again.
+                freed = {name} if _given(run, moment) else {name, run.rule}
+                row = replace(row, entries={k: at for k, at in row.entries.items() if k not in freed})
             elif any(m.order_id == order_id and m.at >= moment.floor - REVERSAL_WINDOW for m in run.ends):
                 ends = (
                     _seen_ends(row, rule, run, moment)
@@ -511,6 +541,10 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                 after.append(run)
         row = _put(row, name, after, moment)
     return row
+
+
+def _given(run: Run, moment: Moment) -> bool:
+    return bool(run.fired) and all(fired.expires_at <= moment.now for fired in run.fired)
 
 
 def _revive(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:

@@ -124,8 +124,11 @@ def category_of(view: View) -> str:
 
 
 def best_view(scope: Scope) -> View | None:
-    """Of the products of the run's category, the one with most visits, then the longest look, then the latest."""
-    views = [v for v in scope.row.views.values() if category_of(v) == scope.run.key]
+    """Of the products of the run's category that were looked at since the entry, the one with most visits, then the
+    longest look, then the latest. What was looked at before (and perhaps bought) is of the past."""
+    views = [
+        v for v in scope.row.views.values() if category_of(v) == scope.run.key and v.last_at >= scope.run.entered_at
+    ]
     return max(views, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
 
 
@@ -152,9 +155,10 @@ def _validity(coupon: Coupon) -> int:
     return NEVER if coupon.expires_at >= NEVER else coupon.expires_at - coupon.valid_from
 
 
-def _usual_gap(scope: Scope) -> int:
-    """The mean gap between the purchases that are kept, those within a day being one."""
-    instants = sorted(o.paid_at for o in scope.row.orders.values() if is_paid(o) and o.paid_at is not None)
+def _usual_gap(scope: Scope, until: int = NEVER) -> int:
+    """The mean gap between the purchases that are kept (those before an instant), those within a day being one."""
+    paid = (o.paid_at for o in scope.row.orders.values() if is_paid(o) and o.paid_at is not None)
+    instants = sorted(at for at in paid if at < until)
     gaps = [later - earlier for earlier, later in pairwise(instants) if later - earlier >= DAY]
     return sum(gaps) // len(gaps) if len(gaps) >= MIN_GAPS else scope.policy.usual_gap
 
@@ -196,10 +200,15 @@ def _days_later(scope: Scope) -> int:
     return calendar.days_between(scope.row, scope.run.entered_at, scope.now, scope.policy)
 
 
+def _open_orders(scope: Scope) -> int:
+    deadlines = (o.deposit_until or o.pay_deadline or NEVER for o in scope.row.orders.values() if is_open(o))
+    return sum(deadline > scope.now for deadline in deadlines)
+
+
 USER: dict[str, Variable] = {
     "user.paid_orders": _of_user("int", "paid orders that count", lambda s: paid_orders(s.row)),
     "user.open_orders": _of_user(
-        "int", "orders placed and neither paid nor cancelled", lambda s: sum(map(is_open, s.row.orders.values()))
+        "int", "orders that can still be paid: neither paid nor cancelled, nor past their deadline", _open_orders
     ),
     "user.registered_at": _of_user("instant", "when the account was opened", lambda s: _instant(s.row.registered_at)),
     "user.has_history": _of_user(
@@ -245,6 +254,11 @@ USER: dict[str, Variable] = {
     "silence.churned": _of_user(
         "duration", "silence after which a customer counts as gone", lambda s: max(CHURNED_MIN, _usual_gap(s) * 3)
     ),
+    "silence.churned_before": _of_user(
+        "duration",
+        "as silence.churned, by the rhythm of the purchases before the entry",
+        lambda s: max(CHURNED_MIN, _usual_gap(s, s.run.entered_at) * 3),
+    ),
     "policy.magic_number": _of_user("int", "orders after which a next one is likely", lambda s: s.policy.magic_number),
     "event.days_later": _of_user(
         "int",
@@ -262,6 +276,35 @@ def _reminder_from(scope: Scope) -> int:
     return max(scope.run.entered_at, order.deposit_from or 0)
 
 
+def _pay_deadline(scope: Scope) -> int:
+    """Of a pre-sale whose deposit is paid, the balance's; else the order's own."""
+    order = order_of(scope)
+    return order.deposit_until or order.pay_deadline or NEVER
+
+
+def _pay_within(scope: Scope) -> int:
+    """The deadline; where none is named, a day."""
+    deadline = _pay_deadline(scope)
+    return deadline if deadline < NEVER else _reminder_from(scope) + DAY
+
+
+def _companion(scope: Scope) -> str:
+    """Who bought both needs neither."""
+    bought = [line.product_type for line in order_of(scope).lines]
+    companions = (scope.policy.companions.get(product_type, "") for product_type in bought)
+    return next((name for name in companions if name and name not in bought), "")
+
+
+def _main_category(scope: Scope) -> str:
+    """The category (or product type, of a line without one) of most pieces; of equals, the one named first."""
+    pieces: dict[str, int] = {}
+    for line in order_of(scope).lines:
+        name = line.category or line.product_type
+        if name and line.kind != "gift":
+            pieces[name] = pieces.get(name, 0) + line.quantity
+    return max(pieces, key=lambda name: pieces[name], default="")
+
+
 THINGS: dict[str, Variable] = {
     "order.id": Variable("string", _ORDER, "the order's id", lambda s: s.run.key),
     "order.total_minor": Variable("int", _ORDER, "what is to be paid, minor units", lambda s: order_of(s).total_minor),
@@ -271,27 +314,23 @@ THINGS: dict[str, Variable] = {
         "instant",
         _ORDER,
         "until when it must be paid",
-        lambda s: order_of(s).pay_deadline or order_of(s).deposit_until or NEVER,
+        _pay_deadline,
+    ),
+    "order.pay_within": Variable(
+        "instant", _ORDER, "until when it must be paid; a day, when nothing says so", _pay_within
     ),
     "order.pay_url": Variable("string", _ORDER, "where it is paid", lambda s: order_of(s).pay_url or ""),
     "order.companion": Variable(
         "string",
         _ORDER,
         "the product type that goes with what was bought; '' when the shop names none",
-        lambda s: next(
-            (
-                s.policy.companions[line.product_type]
-                for line in order_of(s).lines
-                if line.product_type in s.policy.companions
-            ),
-            "",
-        ),
+        _companion,
     ),
     "order.category": Variable(
         "string",
         _ORDER,
         "what most of it is",
-        lambda s: next((line.category for line in order_of(s).lines), ""),
+        _main_category,
     ),
     "cart.size": Variable(
         "int",
@@ -305,6 +344,9 @@ THINGS: dict[str, Variable] = {
     ),
     "view.dwell": Variable(
         "duration", frozenset({"category"}), "longest look", lambda s: v.dwell * 1_000_000 if (v := best_view(s)) else 0
+    ),
+    "view.last_at": Variable(
+        "instant", frozenset({"category"}), "the latest look at it", lambda s: v.last_at if (v := best_view(s)) else -1
     ),
     "view.title": Variable(
         "string",

@@ -162,9 +162,10 @@ def test_a_step_at_once_goes_out_with_its_event() -> None:
     assert desk.wait("03-05").sent[1:] == [("a_rule", 2, "03-02 12:00")]
 
 
-def test_a_step_at_once_does_not_go_out_late() -> None:
+def test_a_step_at_once_goes_out_a_little_late_and_not_once_it_would_have_expired() -> None:
     rules = catalogue(rule_text(steps="[{at_once: true}]", ends=None))
-    assert Desk(rules).wait("03-02").say(paid("o-1", "03-01")).sent == []
+    assert Desk(rules).wait("03-02").say(paid("o-1", "03-01")).sent == [("a_rule", 1, "03-02 12:00")]
+    assert Desk(rules).wait("03-03").say(paid("o-1", "03-01")).sent == []
 
 
 def test_a_step_at_once_of_an_entry_that_had_ended_already_does_not_go_out() -> None:

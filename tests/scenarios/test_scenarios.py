@@ -1,31 +1,55 @@
-"""Every scenario file beside this one, in every order of arrival that it allows.
+"""Every scenario file of this directory, in every order of arrival that it allows.
+
+Beside this file: the first three rules by themselves. In `catalogue`: the shipped rules, one at a time, in a shop whose
+gates stand open but for the night. In `policy`: the whole shipped catalogue in the shop as it is shipped.
 
 `pytest tests/scenarios -k "coupon and lock"` runs some of them by the words of their names.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from app.backtest import scenario
 from app.backtest.scenario import Scenario
-from app.core.rules import Catalogue
+from app.core.policy import CHANNELS
+from app.core.rules import Catalogue, index
 from app.rulebook import load
 from tests.catalogues import THREE
 
-_FILES = sorted(Path(__file__).parent.glob("*.yaml"))
-_SCENARIOS = [found for path in _FILES for found in scenario.read(path.read_text(encoding="utf-8"), path.name)]
+_HERE = Path(__file__).parent
 
 
-@pytest.fixture(scope="module")
-def catalogue() -> Catalogue:
+def _three() -> Catalogue:
     return load(THREE)
 
 
-@pytest.mark.parametrize("given", _SCENARIOS, ids=[f"{one.file}: {one.name}" for one in _SCENARIOS])
-def test_what_is_given_leads_to_exactly_what_is_written(given: Scenario, catalogue: Catalogue) -> None:
-    problem = scenario.check(given, catalogue)
+def _open() -> Catalogue:
+    """The shipped catalogue where everything is allowed, nothing is counted and nothing competes."""
+    shipped = load()
+    policy = shipped.policy._replace(consent=dict.fromkeys(CHANNELS, "allowed"), caps=(), window=0)
+    return index(shipped.rules, policy)
+
+
+_CATALOGUES = {"": cache(_three), "catalogue": cache(_open), "policy": cache(load)}
+_SCENARIOS = [
+    (folder, found)
+    for folder in _CATALOGUES
+    for path in sorted((_HERE / folder).glob("*.yaml"))
+    for found in scenario.read(path.read_text(encoding="utf-8"), f"{folder}/{path.name}".strip("/"))
+]
+
+
+@pytest.mark.parametrize(("folder", "given"), _SCENARIOS, ids=[f"{one.file}: {one.name}" for _, one in _SCENARIOS])
+def test_what_is_given_leads_to_exactly_what_is_written(folder: str, given: Scenario) -> None:
+    problem = scenario.check(given, _CATALOGUES[folder]())
     if problem:
         pytest.fail(problem, pytrace=False)
+
+
+def test_each_shipped_rule_has_scenarios_of_its_own() -> None:
+    told = {name for folder, one in _SCENARIOS if folder in ("", "catalogue") for name in one.rules}
+    assert told >= set(load().rules)

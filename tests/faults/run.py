@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from app import embedded
+from tests.catalogues import THREE
 from tests.faults import brokers, logs, workers
 from tests.faults.outcome import Verdict
 from tests.faults.stage import Stage
@@ -42,16 +43,16 @@ FAULTS = (
     Fault("kill -9 of one or both", workers.killed, (6,), (20, 20)),
     Fault("freeze and thaw", workers.frozen, (1,), (4,)),
     Fault("replaced while frozen", workers.replaced_while_frozen, (1,), (3,)),
-    Fault("join and leave", workers.joining_and_leaving, (5,), (16,), options={"rate": 400}),
+    Fault("join and leave", workers.joining_and_leaving, (5,), (16,), options={"rate": 150}),
     Fault("all workers and files lost", workers.all_lost, (2,), (5,)),
-    Fault("deploy adds an input", workers.deploy, (5,), (10, 10), options={"inputs": "orders,logins,profiles"}),
+    Fault("deploy adds an input", workers.deploy, (5,), (10, 10), options={"inputs": "orders,logins,browse,profiles"}),
     Fault("broker stopped 20 s", brokers.stopped, (1,), (3,)),
     Fault("broker kill -9", brokers.killed, (2,), (8,)),
     Fault("SIGTERM, broker down", brokers.sigterm, (1,), (3,)),
-    Fault("late start, wall clock", logs.late_start, (20_000,), (200_000,), options={"clock": "wall"}),
+    Fault("late start, wall clock", logs.late_start, (20_000,), (200_000,), options={"clock": "wall", "rules": THREE}),
     Fault("deleted before read", logs.deleted, (2,), (2,)),
-    Fault("upstream transaction hangs", logs.hanging, (1,), (1,), options={"rate": 200}),
-    Fault("leaders killed in turn", brokers.leaders, (3,), (9,), brokers=3, options={"replication": 3, "rate": 400}),
+    Fault("upstream transaction hangs", logs.hanging, (1,), (1,), options={"rate": 100}),
+    Fault("leaders killed in turn", brokers.leaders, (3,), (9,), brokers=3, options={"replication": 3, "rate": 200}),
 )
 
 

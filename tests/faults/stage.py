@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from app import topics
+from app import rulebook, topics
 from app.embedded import Cluster
 from app.settings import Settings, load_settings
 from tests.faults import outcome
@@ -26,7 +26,7 @@ from tests.faults.outcome import Left, Verdict
 from tests.faults.stream import Day, Message, Shop
 from tests.kafka.harness import Worker
 
-INPUTS = ("orders", "logins", "coupons", "profiles")
+INPUTS = ("orders", "logins", "browse", "coupons", "profiles")
 SESSION_SECONDS = 6
 #: After so many days without events nothing is owed any more: the longest timer of the shipped rules, and a night.
 LAST_TIMERS_DAYS = 130
@@ -162,7 +162,7 @@ class Stage:
         seed: int,
         *,
         users: int = 240,
-        rate: float = 700,
+        rate: float = 250,
         **more: object,
     ) -> None:
         self.cluster, self.directory, self.name = cluster, directory, name
@@ -212,7 +212,8 @@ class Stage:
             more["instance_id"] = f"{self.name}-{name}"
         files = self.directory / f"data-{name}"
         files.mkdir(exist_ok=True)
-        worker = Worker(self.settings, self.directory, name, Worker.REAL, **{"data_dir": files, **more})
+        rules = self.settings.rules or rulebook.SHIPPED
+        worker = Worker(self.settings, self.directory, name, Worker.REAL, **{"data_dir": files, "rules": rules, **more})
         assert name not in self.workers or self.workers[name].process.poll() is not None, f"{name} still runs"
         self.workers[name] = worker
         return worker.start()

@@ -129,10 +129,12 @@ class Shop:
 
     def _acts(self, user: _User) -> Iterator[tuple[int, str, dict[str, Any]]]:
         dice, noon = self._dice, self._day + 12 * HOUR
-        if self._day == FIRST_DAY:
-            yield self._day + MINUTE, "profiles", {"type": "ProfileUpdated", "time_zone": dice.choice(_ZONES)}
+        if self._day == FIRST_DAY or dice.random() < 0.0003:
+            yield from self._begin(user)
         if dice.random() < 0.3:
             yield self._some_time(), "logins", {"type": "UserLoggedIn", "device": "phone"}
+        if dice.random() < 0.1:
+            yield from self._browse()
         user.next_order -= 1
         if user.next_order <= 0:
             user.next_order = dice.expovariate(1 / user.gap) + 0.5
@@ -151,6 +153,26 @@ class Shop:
                 user.coupons.remove(coupon_id)
             yield self._some_time(), "coupons", {"type": what, "coupon_id": coupon_id}
         user.coupons = user.coupons[-6:]
+
+    def _begin(self, user: _User) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        dice, at = self._dice, self._day + MINUTE
+        yield at, "profiles", {"type": "UserErased"}
+        yield at + MINUTE, "logins", {"type": "UserRegistered"}
+        birthday = f"--{dice.randint(1, 12):02}-{dice.randint(1, 28):02}"
+        profile = {"type": "ProfileUpdated", "time_zone": dice.choice(_ZONES), "birthday": birthday}
+        yield at + 2 * MINUTE, "profiles", profile
+        if dice.random() < 0.5:
+            consent = {"type": "ConsentChanged", "channel": "sms", "granted": dice.random() < 0.7}
+            yield at + 3 * MINUTE, "profiles", consent
+        user.coupons, user.order = [], None
+
+    def _browse(self) -> Iterator[tuple[int, str, dict[str, Any]]]:
+        dice, at, kind = self._dice, self._some_time(), self._dice.choice(_TYPES)
+        seen = {"product_id": f"p{kind}", "product_type": kind, "category": kind}
+        yield at, "browse", {"type": "ProductViewed", **seen, "dwell_seconds": dice.choice((5, 50))}
+        if dice.random() < 0.4:
+            lines = [{**seen, "quantity": 1, "unit_price": "43.00"}]
+            yield at + 5 * MINUTE, "browse", {"type": "CartUpdated", "currency": "CNY", "lines": lines}
 
     def _some_time(self) -> int:
         # Whole minutes: many events share an instant, on several inputs.
@@ -172,6 +194,11 @@ class Shop:
             user.coupons.append(coupon["coupon_id"])
             order["coupons_issued"] = [coupon]
         user.order = order["order_id"]
+        if dice.random() < 0.3:
+            placed = {name: value for name, value in order.items() if name != "coupons_issued"}
+            yield at - 30 * MINUTE, "orders", {**placed, "type": "OrderPlaced"}
+            if dice.random() < 0.3:
+                return  # and never paid
         yield at, "orders", order
 
     def _coupon(self, at: int) -> dict[str, Any]:

@@ -679,7 +679,7 @@ def give_up(row: Row, event: Event, moment: Moment) -> None:
     for name in sorted(row.runs):
         for run in row.runs[name]:
             rule = moment.catalogue.rule_of(run)
-            if rule is not None:
-                if not run.ends:
-                    _close(row, rule, run, f"given up ({event.TYPE})", moment)
-                release.retract(row, rule, run, "The user is gone.", happening, moment)
+            assert rule is not None  # `adapt` has let such runs exit
+            if not run.ends:
+                _close(row, rule, run, f"given up ({event.TYPE})", moment)
+            release.retract(row, rule, run, "The user is gone.", happening, moment)

@@ -36,13 +36,19 @@ from schemas.money import minor_units
 
 #: Topics whose events are acts of the user: somebody is there.
 _OF_THE_USER = frozenset({"orders", "logins", "browse"})
+#: And those among them that the shop does, or time: nobody was there.
+_OF_THE_SHOP = (ev.OrderShipped, ev.OrderReceived, ev.OrderCancelled, ev.OrderRefunded, ev.AfterSaleClosed)
 #: Hashes of summarised orders and coupons that a row keeps.
 MAX_FORGOTTEN = 1024
 
 
 def apply(row: Row, event: ev.Event) -> Facts | Refused:
     """The facts after this event. Unknown types of our own contract cannot come here: the codec made the event."""
-    if event.TOPIC in _OF_THE_USER and event.occurred_at > (row.last_seen_at or 0):
+    if (
+        event.TOPIC in _OF_THE_USER
+        and not isinstance(event, _OF_THE_SHOP)
+        and event.occurred_at > (row.last_seen_at or 0)
+    ):
         row = replace(row, last_seen_at=event.occurred_at)
     handler = HANDLERS.get(type(event))
     if handler is None:

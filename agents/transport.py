@@ -193,13 +193,15 @@ class Consumer(driver.Consumer):
             await self.wait(cast(Any, self.can_resume_flow))
         if self.should_stop:
             return
-        generation = self.app.consumer_generation_id  # Faust's streams skip what came under another one
         for chunk in await self._thread.take(timeout):
             # Flow stops for a rebalance, after which every shard seeks again: what is left out here is fetched anew.
             if not self.flow_active:
                 return
             tp = TP(*chunk.tp)
             value = cast(Any, chunk)
+            # Faust's streams skip what came under another generation. Ours may have waited through a rebalance, and
+            # hold what was fetched after it; whether it is too old is for its seek number to say.
+            generation = self.app.consumer_generation_id
             yield (
                 tp,
                 ConsumerMessage(

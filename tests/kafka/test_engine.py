@@ -48,6 +48,7 @@ async def finished(expected: Expected, settings: Settings, consume_all: Any, wit
     found: dict[bytes, list[int]] = {}
 
     async def same() -> bool:
+        await asyncio.sleep(0.4)  # reading it all is work that the worker could be doing
         found.clear()
         found.update(rows(await consume_all(settings, "changelog")))
         return found == expected.rows()
@@ -68,8 +69,8 @@ async def test_killed_again_and_again_in_the_middle_nothing_is_lost_and_nothing_
         inputs="orders,logins", partitions=2, batch_max=150, session_timeout="6s", clock="wall"
     )
     expected = Expected()
-    await produce(settings, "orders", expected.add(orders(0, 20_000, 997)))
-    await produce(settings, "logins", expected.add(orders(20_000, 10_000, 997)))
+    await produce(settings, "orders", expected.add(orders(0, 12_000, 997)))
+    await produce(settings, "logins", expected.add(orders(12_000, 8_000, 997)))
     chance = random.Random(5)
     worker = start(settings, instance_id="only-one")
     for _ in range(3):
@@ -80,7 +81,7 @@ async def test_killed_again_and_again_in_the_middle_nothing_is_lost_and_nothing_
         worker.start()
     await finished(expected, settings, consume_all)
     # It goes on from the restored rows.
-    await produce(settings, "orders", expected.add(orders(30_000, 2_000, 997)))
+    await produce(settings, "orders", expected.add(orders(20_000, 2_000, 997)))
     await finished(expected, settings, consume_all)
     assert worker.metric("lifecycle_recovery_records") > 0
     assert worker.metric("lifecycle_transaction_aborts_total") == 0
@@ -108,7 +109,8 @@ async def test_workers_join_and_leave_while_events_flow(
     await until(lambda: shards(second) + shards(third) == 4, 30, second.log)
     await sending
     await finished(expected, settings, consume_all)
-    assert "Restoring" not in second.log()
+    told = first.log() + second.log() + third.log()
+    assert "drops what it holds" not in told, told
     assert third.metric("lifecycle_events_total") > 0
 
 
@@ -123,12 +125,12 @@ async def test_a_frozen_worker_that_comes_back_to_life_gets_nothing_through(
     expected = Expected()
     frozen, other = start(settings, "frozen"), start(settings, "other")
     await until(lambda: shards(frozen) == 1 and shards(other) == 1, 30, frozen.log)
-    sending = asyncio.create_task(produce(settings, "orders", expected.add(orders(0, 30_000, 499))))
+    sending = asyncio.create_task(produce(settings, "orders", expected.add(orders(0, 20_000, 499))))
     await until(lambda: frozen.metric("lifecycle_events_total") > 500, 20, frozen.log)
     frozen.freeze()
     await sending
     await until(lambda: shards(other) == 2, 30, other.log)
-    await produce(settings, "orders", expected.add(orders(30_000, 10_000, 499)))
+    await produce(settings, "orders", expected.add(orders(20_000, 5_000, 499)))
     await asyncio.sleep(1)
     frozen.thaw()
     await finished(expected, settings, consume_all)
@@ -169,9 +171,9 @@ async def test_dead_letters_keep_their_bytes_however_large_they_are_together(
 async def test_sigterm_ends_a_working_worker_in_seconds_and_the_next_one_goes_on(
     make_settings: Any, produce: Any, consume_all: Any, start: Start
 ) -> None:
-    settings = await make_settings(inputs="orders", partitions=2, batch_max=200)
+    settings = await make_settings(inputs="orders", partitions=2, batch_max=100)
     expected = Expected()
-    await produce(settings, "orders", expected.add(orders(0, 40_000, 499)))
+    await produce(settings, "orders", expected.add(orders(0, 20_000, 499)))
     worker = start(settings)
     await until(lambda: worker.metric("lifecycle_events_total") > 1000, 30, worker.log)
     code, seconds = worker.stop()

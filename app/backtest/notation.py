@@ -106,8 +106,8 @@ def _money(result: dict[str, Any], name: str, value: str) -> None:
 
 
 def _line(text: str) -> dict[str, Any]:
-    """'milk_powder x 2', 'gift diapers', 'subscription milk_powder x 1', 'diapers x 1 of 3 units', 'diapers in baby' (its
-    category). The product is named after its type, so that a refund or a receipt can be written alike."""
+    """'milk_powder x 2', 'gift diapers', 'subscription milk_powder x 1', 'diapers x 1 of 3 units', 'diapers in baby'
+    (its category). The product is named after its type, so that a refund or a receipt can be written alike."""
     match = _LINE.fullmatch(str(text))
     if match is None:
         raise NotationError(

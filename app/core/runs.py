@@ -254,8 +254,7 @@ def _put(row: Row, name: str, runs: Iterable[Run], moment: Moment) -> Row:
 def worth_keeping(run: Run, moment: Moment) -> bool:
     """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
     rule = moment.catalogue.rule_of(run)
-    if rule is None:
-        return True  # its exit is still to be written down
+    assert rule is not None  # `adapt` has let such runs exit
     begun = run.step < len(rule.steps)
     if begun and not run.ends:
         return True
@@ -308,8 +307,6 @@ def _waits(row: Row, run: Run, otherwise: bool = False) -> bool:
 
 def _waits_since(row: Row, run: Run) -> int:
     """From when on the thing could not be used; only what came due after that has been waiting."""
-    if run.kind not in ("coupon", "pack"):
-        return 0
     locked = [c.locked_at for c in _coupons(row, run.key) if c.locked_at is not None and usable(c)]
     return min(locked, default=NEVER)
 

@@ -299,8 +299,8 @@ def _main_category(scope: Scope) -> str:
     """The category (or product type, of a line without one) of most pieces; of equals, the one named first."""
     pieces: dict[str, int] = {}
     for line in order_of(scope).lines:
-        name = line.category or line.product_type
-        if name and line.kind != "gift":
+        if line.kind != "gift":
+            name = line.category or line.product_type
             pieces[name] = pieces.get(name, 0) + line.quantity
     return max(pieces, key=lambda name: pieces[name], default="")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core.policy import Policy
-from app.core.row import NEVER, Baseline, Coupon, Mark, Order, Row, Run
+from app.core.row import NEVER, Baseline, Coupon, Mark, Order, OrderLine, Row, Run
 from app.core.scope import VARIABLES, Scope, coupon_of, is_paid, last_order_at, paid_orders, runs_out_at, taken_back
 from tests.core.shop import DAY, at
 
@@ -97,3 +97,15 @@ def test_the_baseline_has_its_own_last_order() -> None:
     later = Row("u-1", baseline=Baseline(0, 3, None, 90), orders={"o": Order("o", paid_at=100)})
     assert read("baseline.last_order_at", view(later, "user")) == 90
     assert read("user.last_order_at", view(later, "user")) == 100
+
+
+def test_the_category_of_an_order_is_what_most_of_it_is_gifts_left_aside() -> None:
+    lines = (
+        OrderLine("p-1", "milk", 5, 1, "gift", category="baby"),
+        OrderLine("p-2", "tea", 1, 1, category="drinks"),
+        OrderLine("p-3", "soap", 2, 1),
+    )
+    row = Row("u-1", orders={"o-1": Order("o-1", lines=lines)})
+    assert read("order.category", view(row, "order", "o-1", order_id="o-1")) == "soap"
+    only = Row("u-1", orders={"o-1": Order("o-1", lines=lines[:1])})
+    assert read("order.category", view(only, "order", "o-1", order_id="o-1")) == ""

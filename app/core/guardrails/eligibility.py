@@ -27,11 +27,11 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     if rule.send.action == "grant" or not candidate.marketing:
         return candidate
     if any(order.cases for order in scope.row.orders.values()):
-        return Verdict("deferred", "eligibility", "The user has an open after-sale case.", scope.now + CASE_PAUSE)
+        return _held(candidate, "The user has an open after-sale case.", scope.now + CASE_PAUSE)
     for period in scope.policy.calendar:
         if period.starts_at <= scope.now < period.ends_at and (not period.rules or rule.name in period.rules):
             if period.postpone:
-                return Verdict("deferred", "eligibility", f"Postponed to the end of {period.name}.", period.ends_at)
+                return _held(candidate, f"Postponed to the end of {period.name}.", period.ends_at)
             return Verdict("dropped", "eligibility", f"Muted during {period.name}.")
     return candidate
 
@@ -42,7 +42,14 @@ def _while_paused(candidate: Candidate) -> Verdict:
     way = rule.paused or "hold"
     if way == "skip":
         return Verdict("dropped", "eligibility", "The rule is paused, and skips what comes due.")
-    stale = now - candidate.scope.run.due_at > rule.send.expires_after
-    if way == "expire" or stale:
+    if way == "expire":
         return Verdict("expired", "staleness", "The rule is paused.")
-    return Verdict("deferred", "eligibility", "The rule is paused.", now + PAUSE)
+    return _held(candidate, "The rule is paused.", now + PAUSE)
+
+
+def _held(candidate: Candidate, why: str, until: int) -> Verdict:
+    """What the shop holds back waits as long as it is worth sending, not for ever."""
+    run, now = candidate.scope.run, candidate.scope.now
+    if now - run.due_at > candidate.rule.send.expires_after:
+        return Verdict("expired", "staleness", why)
+    return Verdict("deferred", "eligibility", why, until)

@@ -242,10 +242,10 @@ async def deleted(stage: Stage, size: int) -> Verdict:
     and jumps nowhere; a person sets the offset, as the sentence says, and it goes on."""
     losses = Losses(stage)
     stage.start("worker", static=True)
-    await stage.load.publish(stage.shop.days(), 60)
+    await stage.load.publish(stage.shop.days(), 30 * size)
     await stage.all_applied()
     await stage.stop()
-    await stage.load.publish(stage.shop.days(), 20)
+    await stage.load.publish(stage.shop.days(), 10 * size)
     await losses.delete("orders", 1)
     stage.again("worker")
     await _has_stopped(stage, losses.topic("orders", 1), "orders")
@@ -261,7 +261,7 @@ async def deleted(stage: Stage, size: int) -> Verdict:
         await _has_stopped(stage, losses.topic("logins", 2), "logins")
         await stage.all_applied(skip=_shard(stage, 2))
         await losses.mend("logins", 2)
-    await stage.load.publish(stage.shop.days(), 20)
+    await stage.load.publish(stage.shop.days(), 10)
     return await stage.verdict(losses.given)
 
 

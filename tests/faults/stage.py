@@ -162,7 +162,7 @@ class Stage:
         seed: int,
         *,
         users: int = 240,
-        rate: float = 250,
+        rate: float = 150,
         **more: object,
     ) -> None:
         self.cluster, self.directory, self.name = cluster, directory, name

@@ -21,7 +21,7 @@ from tests.faults.stage import Stage
 from tests.faults.stream import Shop
 
 SEED = 20_260_301
-SMALL = {"users": 160, "rate": 120}
+SMALL = {"users": 80, "rate": 80}
 on_kafka = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 

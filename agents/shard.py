@@ -53,7 +53,7 @@ class Reader(Protocol):
 
 
 class ChunkLost(Exception):
-    """What an agent handed over does not begin where the last chunk ended."""
+    """What an agent handed over does not begin where the last chunk ended, or never came."""
 
     safe_to_log = True
 
@@ -88,6 +88,7 @@ class Shard:
         self._look: tuple[int, Mapping[str, int]] | None = None
         self._looked_at = 0.0
         self._idle = False
+        self._doubt = ""
         self._task: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- what the supervisor, agents and the watch do
@@ -137,6 +138,16 @@ class Shard:
         if chunk.seek == self._seek:
             self._inbox.append((name, chunk))
             self._wake.set()
+
+    @property
+    def seek(self) -> int:
+        """The number of its opening; 0 while it reads nothing."""
+        return self._seek
+
+    def suspect(self, sentence: str) -> None:
+        """Something it should have received is missing: trust nothing and open anew."""
+        self._doubt = sentence
+        self._wake.set()
 
     def wants_look(self, now: float) -> bool:
         """Whether it should be told the time, `now` being seconds of the monotonic clock."""
@@ -222,6 +233,8 @@ class Shard:
                 self.state = "open"
                 continue
             self._wake.clear()
+            if self._doubt:
+                raise ChunkLost(self._doubt)
             self._absorb(processor)
             batch = None
             if self._looked_at or not self._wiring.wall:
@@ -377,7 +390,7 @@ class Shard:
         """Forget everything; stop reading; cut the producer off."""
         self._metrics.forget(self.number)
         self._inbox.clear()
-        self._seek, self._processor, self._look, self._looked_at = 0, None, None, 0.0
+        self._seek, self._processor, self._look, self._looked_at, self._doubt = 0, None, None, 0.0, ""
         producer, self._producer = self._producer, None
         with contextlib.suppress(KafkaError, RuntimeError, TimeoutError):
             async with asyncio.timeout(_GRACE_SECONDS):

@@ -127,10 +127,7 @@ class Supervisor(TableManager):
 
     @Service.task
     async def _keep_watch(self) -> None:
-        await Watch(self._wiring, self._metrics, lambda: list(self.shards.values()), self._marks).run()
-
-    def _marks(self, tp: Any) -> tuple[int, int] | None:
-        return self._thread.marks(tp)
+        await Watch(self._wiring, self._metrics, lambda: list(self.shards.values()), lambda: self._thread).run()
 
     @property
     def _thread(self) -> ConsumerThread:

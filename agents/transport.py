@@ -153,6 +153,16 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):
             return None
         return state.lso, state.highwater
 
+    def handed(self, tp: TopicPartition) -> tuple[int, int] | None:
+        """The opening under which a partition is read, and up to where it was handed on; None when it is not open."""
+        fetcher = self._ensure_consumer().fetcher
+        flow, subscription = fetcher.flows.get(tp), fetcher._subscriptions.subscription
+        assignment = subscription and subscription.assignment
+        state = assignment and assignment.state_value(tp)
+        if flow is None or not state or not state.has_valid_position:
+            return None
+        return flow.seek, state.position
+
     async def _inside(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         """Run in the consumer's thread. Not through Faust's queue: its two workers may both be waiting for records."""
         if self.thread_loop.is_closed():

@@ -28,20 +28,28 @@ _SURVEY_SECONDS: Final = 1.0
 _REMIND_SECONDS: Final = 60.0
 
 
-class Marks(Protocol):
-    """Where the last fetch of a partition saw its stable end and its end."""
+class Consumer(Protocol):
+    """What is asked of the consumer."""
 
-    def __call__(self, tp: TopicPartition) -> tuple[int, int] | None: ...
+    def marks(self, tp: TopicPartition) -> tuple[int, int] | None: ...
+    def handed(self, tp: TopicPartition) -> tuple[int, int] | None: ...
 
 
 class Watch:
     """One for each worker. `shards` gives the shards of the moment."""
 
-    def __init__(self, wiring: Wiring, metrics: Metrics, shards: Callable[[], Iterable[Shard]], marks: Marks) -> None:
-        self._wiring, self._metrics, self._shards, self._marks = wiring, metrics, shards, marks
+    def __init__(
+        self,
+        wiring: Wiring,
+        metrics: Metrics,
+        shards: Callable[[], Iterable[Shard]],
+        consumer: Callable[[], Consumer],
+    ) -> None:
+        self._wiring, self._metrics, self._shards, self._consumer = wiring, metrics, shards, consumer
         self._surveyed = 0.0
         self._stuck: dict[TopicPartition, tuple[int, float]] = {}
         self._reminded: dict[TopicPartition, float] = {}
+        self._late: dict[TopicPartition, tuple[int, float]] = {}
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -97,10 +105,25 @@ class Watch:
                 continue
             metrics.consumer_lag.labels(label, name).set(max(0, ends[name] - position))
             metrics.hanging_transaction.labels(label, name).set(self._hanging(name, tp, position))
+            self._expect(shard, tp, position)
+
+    def _expect(self, shard: Shard, tp: TopicPartition, position: int) -> None:
+        """See to it that what was handed on arrives. The next chunk would show a gap, but there may be none."""
+        handed = self._consumer().handed(tp)
+        now = clock.monotonic()
+        if handed is None or handed[0] != shard.seek or handed[1] <= position:
+            self._late.pop(tp, None)
+            return
+        stood, since = self._late.get(tp, (position, now))
+        since = since if stood == position else now
+        self._late[tp] = position, since
+        if now - since >= self._wiring.lost_after:
+            del self._late[tp]
+            shard.suspect(f"{tp.topic}[{tp.partition}] was read up to {handed[1]}, but {position} never came")
 
     def _hanging(self, name: str, tp: TopicPartition, position: int) -> float:
         """Seconds since when an open transaction has kept us from `tp`'s newest records, once that is too long."""
-        marks = self._marks(tp)
+        marks = self._consumer().marks(tp)
         now = clock.monotonic()
         if marks is None or marks[0] >= marks[1] or position < marks[0]:
             self._stuck.pop(tp, None)

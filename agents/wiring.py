@@ -42,6 +42,8 @@ class Wiring:
     """How often a shard under load is."""
     hanging_after: float = 60.0
     """An upstream transaction open for longer raises the alarm."""
+    lost_after: float = 10.0
+    """What was read and has not reached its shard after so long is lost on the way: the shard opens anew."""
     first_retry: float = 0.2
     last_retry: float = 5.0
     _numbered: dict[int, dict[str, TopicPartition]] = field(default_factory=dict, repr=False, compare=False)

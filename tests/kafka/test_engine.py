@@ -205,6 +205,23 @@ async def test_a_defect_of_the_rules_stops_its_shard_alone_and_names_the_events(
     assert [r for r in await consume_all(settings, "changelog", "read_uncommitted") if r.partition == 0] == []
 
 
+@pytest.mark.parametrize("more", [True, False], ids=["and_more_follows", "and_it_was_the_last"])
+async def test_what_gets_lost_on_the_way_to_a_shard_is_missed_and_read_again(
+    make_settings: Any, produce: Any, consume_all: Any, start: Start, more: bool
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1)
+    expected = Expected()
+    await produce(settings, "orders", expected.add(orders(0, 50, 5)))
+    worker = start(settings, options={"lose": 2, "wiring": {"lost_after": 2.0 if not more else 60.0}})
+    await finished(expected, settings, consume_all)
+    await produce(settings, "orders", expected.add(orders(50, 50, 5)), linger_ms=100)
+    if more:
+        await asyncio.sleep(1)
+        await produce(settings, "orders", expected.add(orders(100, 50, 5)), linger_ms=100)
+    await finished(expected, settings, consume_all)
+    assert "drops what it holds and opens again: ChunkLost" in worker.log()
+
+
 async def test_an_upstream_transaction_that_hangs_raises_the_alarm(
     make_settings: Any, produce: Any, start: Start
 ) -> None:

@@ -124,12 +124,9 @@ _happenings = st.one_of(
 @st.composite
 def histories(draw: st.DrawFn, users: int = 1, most: int = 14, days: int = 60) -> list[ev.Event]:
     """Events in the order in which they happened; an order is paid once, a coupon is issued once."""
-    found = draw(
-        st.lists(
-            st.tuples(st.integers(0, days), st.integers(0, 59), st.sampled_from(USERS[:users]), _happenings),
-            max_size=most,
-        )
-    )
+    moments = st.tuples(st.integers(0, days), st.integers(0, 59), st.sampled_from(USERS[:users]), _happenings)
+    count = draw(st.integers(0, most))
+    found = draw(st.lists(moments, min_size=count, max_size=count))
     found.sort(key=lambda item: item[:3])
     history: list[ev.Event] = []
     once: set[tuple[Any, ...]] = set()

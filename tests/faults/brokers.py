@@ -45,6 +45,24 @@ async def killed(stage: Stage, size: int) -> Verdict:
     return await stage.verdict()
 
 
+async def silent(stage: Stage, size: int) -> Verdict:
+    """The broker keeps its connections and says nothing for 20 s (SIGSTOP), as if the network had gone."""
+    await _two_at_work(stage)
+    for _ in range(size):
+        await stage.pause(0.5, 2.0)
+        await _freeze(stage, 1, 20)
+        await stage.ready(within=90)
+    return await stage.verdict()
+
+
+async def _freeze(stage: Stage, broker: int, seconds: float) -> None:
+    await asyncio.to_thread(stage.cluster.freeze, broker)
+    try:
+        await asyncio.sleep(seconds)
+    finally:
+        await asyncio.to_thread(stage.cluster.thaw, broker)
+
+
 async def kill(stage: Stage, broker: int) -> None:
     """kill -9."""
     await asyncio.to_thread(stage.cluster.kill, broker)
@@ -56,16 +74,32 @@ async def leaders(stage: Stage, size: int) -> Verdict:
     await _two_at_work(stage)
     turns: Counter[int] = Counter()
     for _ in range(size):
-        led = await in_sync(stage)
-        fewest = min(turns[broker] for broker in led)
-        victim = max((broker for broker in led if turns[broker] == fewest), key=lambda broker: led[broker])
-        turns[victim] += 1
-        await stage.pause(0.5, 3.0)
+        victim = await _next_leader(stage, turns)
         await kill(stage, victim)
         await stage.pause(5.0, 12.0)  # past the brokers' own session: its leaderships move
         await asyncio.to_thread(stage.cluster.start, victim)
     await in_sync(stage)
     return await stage.verdict()
+
+
+async def leaders_silent(stage: Stage, size: int) -> Verdict:
+    """The same, but the leader freezes until others lead, and comes back believing that it still does."""
+    await _two_at_work(stage)
+    turns: Counter[int] = Counter()
+    for _ in range(size):
+        await _freeze(stage, await _next_leader(stage, turns), stage.dice.uniform(8.0, 15.0))
+    await in_sync(stage)
+    return await stage.verdict()
+
+
+async def _next_leader(stage: Stage, turns: Counter[int]) -> int:
+    """Of the brokers whose turn it is, the one that leads most; a moment later, all copies being in sync before."""
+    led = await in_sync(stage)
+    fewest = min(turns[broker] for broker in led)
+    victim = max((broker for broker in led if turns[broker] == fewest), key=lambda broker: led[broker])
+    turns[victim] += 1
+    await stage.pause(0.5, 3.0)
+    return victim
 
 
 async def in_sync(stage: Stage) -> Counter[int]:

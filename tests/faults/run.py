@@ -37,8 +37,10 @@ class Fault(NamedTuple):
     options: Mapping[str, Any] = {}
 
 
+THREE_COPIES: Mapping[str, Any] = {"replication": 3, "rate": 100}
+
 FAULTS = (
-    Fault("nothing at all", workers.calm, (60,), (200,)),
+    Fault("nothing at all", workers.calm, (60,), (100,)),
     Fault("kill -9 at work", workers.killed_alone, (6,), (30, 30)),
     Fault("kill -9 of one or both", workers.killed, (6,), (20, 20)),
     Fault("freeze and thaw", workers.frozen, (1,), (4,)),
@@ -48,11 +50,13 @@ FAULTS = (
     Fault("deploy adds an input", workers.deploy, (5,), (10, 10), options={"inputs": "orders,logins,browse,profiles"}),
     Fault("broker stopped 20 s", brokers.stopped, (1,), (3,)),
     Fault("broker kill -9", brokers.killed, (2,), (8,)),
+    Fault("broker silent 20 s", brokers.silent, (1,), (2,)),
     Fault("SIGTERM, broker down", brokers.sigterm, (1,), (3,)),
     Fault("late start, wall clock", logs.late_start, (20_000,), (200_000,), options={"clock": "wall", "rules": THREE}),
     Fault("deleted before read", logs.deleted, (2,), (2,)),
     Fault("upstream transaction hangs", logs.hanging, (1,), (1,), options={"rate": 100}),
-    Fault("leaders killed in turn", brokers.leaders, (3,), (9,), brokers=3, options={"replication": 3, "rate": 200}),
+    Fault("leaders killed in turn", brokers.leaders, (3,), (9,), brokers=3, options=THREE_COPIES),
+    Fault("leaders silent in turn", brokers.leaders_silent, (1,), (3,), brokers=3, options=THREE_COPIES),
 )
 
 
@@ -200,8 +204,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"no fault is named so; there are: {'; '.join(fault.name for fault in FAULTS)}")
     for library in ("aiokafka", "faust", "asyncio"):
         logging.getLogger(library).setLevel(logging.CRITICAL)  # brokers go away on purpose here
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         return int(not all(line.clean for line in asyncio.run(run_all(chosen, given.long, given.seed))))
     except KeyboardInterrupt:
+        print("Told to stop before the end; nothing is left running.", file=sys.stderr)
         return 130

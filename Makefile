@@ -43,7 +43,7 @@ $(READY): requirements.lock pyproject.toml
 	has=$$($(BIN)/python -c 'import pip, sys; print(sys.base_prefix)' 2>/dev/null || true); \
 	wanted=$$("$$python" -c 'import sys; print(sys.base_prefix)'); \
 	if [ -z "$$has" ] || [ -n "$(PYTHON)" -a "$$has" != "$$wanted" ]; then \
-	  echo "Making $(VENV) with $$("$$python" --version): some 300 MB, a minute or two the first time."; \
+	  echo "Making $(VENV) with $$("$$python" --version): some 700 MB, a minute or two the first time."; \
 	  rm -rf $(VENV); "$$python" -m venv $(VENV); \
 	else \
 	  echo "Bringing $(VENV) up to date with requirements.lock."; \

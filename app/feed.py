@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -78,9 +79,14 @@ async def triggers(settings: Settings, *, from_start: bool) -> AsyncIterator[Tol
             for told in await reader.read():
                 yield told
             yield None
+    except KafkaError as problem:
+        raise FeedProblem(
+            f"Kafka at {settings.kafka_bootstrap} has gone away. Once it is back, start again."
+        ) from problem
     finally:
-        await consumer.stop()
-        await admin.close()
+        with contextlib.suppress(KafkaError, asyncio.CancelledError):
+            await consumer.stop()
+            await admin.close()
 
 
 class _Reader:

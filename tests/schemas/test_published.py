@@ -81,7 +81,8 @@ def test_the_generator_says_how_it_is_used(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_every_message_has_one_schema_and_one_example_and_there_are_no_others() -> None:
-    schemas = {str(path.relative_to(SCHEMAS)) for path in SCHEMAS.glob("*/*.v1.json")}
+    # The schema of rule files comes from their reader, and is kept equal where that is tested.
+    schemas = {str(path.relative_to(SCHEMAS)) for path in SCHEMAS.glob("*/*.v1.json") if path.parent.name != "rules"}
     assert schemas == {message.file for message in MESSAGES} | {message.example for message in MESSAGES}
 
 

@@ -191,6 +191,13 @@ def _has_line(groups: Mapping[str, Group], key: str) -> bool:
     return group is not None and (group.units > 0 or group.subscription)
 
 
+def _concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:
+    """What happens to a thing ends its runs whenever it happened; what happens to others, only what began before."""
+    if rule.key not in _OF_A_THING:
+        return _is_after(mark, run)
+    return not end.any_key or mark.at > run.entered_at
+
+
 def _is_after(mark: Mark, run: Run) -> bool:
     """Whether an event ends a run that was entered earlier; of two at one instant the event id decides, so that the
     order of arrival does not."""
@@ -207,7 +214,7 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
     mark = _mark_of(happening)
     after: list[Run] = []
     for run in runs:
-        mine = moment.catalogue.rule_of(run) is rule and (rule.key in _OF_A_THING or _is_after(mark, run))
+        mine = moment.catalogue.rule_of(run) is rule and _concerns(mark, rule, end, run)
         if not mine or mark in run.ends or not _applies(row, end, run, mark.at, moment):
             after.append(run)
             continue

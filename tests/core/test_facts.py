@@ -297,6 +297,18 @@ def test_a_lock_does_not_outlive_the_order_that_the_coupon_was_used_in() -> None
     assert freed.row.coupons["c-1"].locked_at is None
 
 
+def test_a_lock_for_another_order_outlives_the_one_that_was_taken_back() -> None:
+    current = known(
+        issued("c-1", "03-01"),
+        paid("o-1", "03-02", coupons_used=("c-1",)),
+        locked("c-1", "03-03", order_id="o-2"),
+        refunded("o-1", "03-04"),
+    )
+    coupon = current.coupons["c-1"]
+    assert scope.usable(coupon)
+    assert (coupon.locked_at, coupon.locked_by) == (at("03-03"), "o-2")
+
+
 # -- coupons
 
 

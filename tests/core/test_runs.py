@@ -234,6 +234,24 @@ def test_an_order_ends_what_is_about_it_however_late_its_beginning_arrives() -> 
     assert sends(rules, placed("o-1", "03-01"), paid("o-2", "03-02")) == [("o-1", 1, "03-11 12:00")]
 
 
+def test_a_checkout_that_became_an_order_is_over_whatever_arrives_first() -> None:
+    rules = catalogue(
+        rule_text(
+            enter="[{on: CheckoutStarted, key: order}, {on: OrderPlaced, key: order}]",
+            ends='[{on: OrderPaid}, {on: OrderPlaced, same: user, when: "!order.is_open"}, '
+            '{on: OrderPaid, same: user, when: "!order.is_open"}, '
+            '{on: OrderCancelled, same: user, when: "!order.is_open"}]',
+            steps="[{after: 1d}]",
+            reentry="every_key",
+        )
+    )
+    checkout = event(ev.CheckoutStarted, "03-01 10:00", lines=(), checkout_id="k-1")
+    earlier, later = placed("o-1", "03-01 09:00"), placed("o-2", "03-01 11:00")
+    assert sends(rules, checkout, earlier) == [("checkout:k-1", 1, "03-02 10:00"), ("o-1", 1, "03-02 09:00")]
+    assert sends(rules, checkout, later) == [("o-2", 1, "03-02 11:00")]
+    assert sends(rules, checkout, paid("o-3", "03-01 11:00")) == []
+
+
 def test_ended_runs_of_one_thing_are_bounded() -> None:
     desk = Desk(WINBACK)
     for number in range(9):

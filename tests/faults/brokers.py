@@ -37,12 +37,16 @@ async def killed(stage: Stage, size: int) -> Verdict:
     """The broker is killed with -9 and started again after a while."""
     await _two_at_work(stage)
     for _ in range(size):
-        await stage.pause(0.5, 2.0)
-        await kill(stage, 1)
-        await stage.pause(0.0, 5.0)
-        await asyncio.to_thread(stage.cluster.start, 1)
-        await stage.ready(within=90)
+        await _killed_once(stage)
     return await stage.verdict()
+
+
+async def _killed_once(stage: Stage) -> None:
+    await stage.pause(0.5, 2.0)
+    await kill(stage, 1)
+    await stage.pause(0.0, 5.0)
+    await asyncio.to_thread(stage.cluster.start, 1)
+    await stage.ready(within=90)
 
 
 async def silent(stage: Stage, size: int) -> Verdict:
@@ -131,22 +135,35 @@ async def sigterm(stage: Stage, size: int) -> Verdict:
     await _two_at_work(stage)
     for number in range(size):
         await stage.moves(100)
-        how = ("killed", "frozen", "stopped")[number % 3]
-        cluster = stage.cluster
-        if how == "killed":
-            await kill(stage, 1)
-        else:
-            await asyncio.to_thread(cluster.freeze if how == "frozen" else cluster.stop, 1)
-        await stage.pause(0.0, 3.0)
-        took = await asyncio.gather(*(_told_to_stop(stage, name) for name in stage.workers))
-        stage.told.append(f"SIGTERM with the broker {how}: gone after {', '.join(took)}")
-        await asyncio.to_thread(cluster.thaw if how == "frozen" else cluster.start, 1)
-        for name in stage.workers:
-            stage.again(name)
-        await stage.ready(within=90)
+        await _told_to_stop(stage, ("killed", "frozen", "stopped")[number % 3])
     return await stage.verdict()
 
 
-async def _told_to_stop(stage: Stage, name: str) -> str:
+async def killed_then_sigterm(stage: Stage, size: int) -> Verdict:
+    """Both on one stage, for the short form: killed and back; killed, and the workers told to stop."""
+    await _two_at_work(stage)
+    for _ in range(size):
+        await _killed_once(stage)
+        await _told_to_stop(stage, "killed")
+    return await stage.verdict()
+
+
+async def _told_to_stop(stage: Stage, how: str) -> None:
+    """With the broker killed, frozen or stopped."""
+    cluster = stage.cluster
+    if how == "killed":
+        await kill(stage, 1)
+    else:
+        await asyncio.to_thread(cluster.freeze if how == "frozen" else cluster.stop, 1)
+    await stage.pause(0.0, 3.0)
+    took = await asyncio.gather(*(_gone_after(stage, name) for name in stage.workers))
+    stage.told.append(f"SIGTERM with the broker {how}: gone after {', '.join(took)}")
+    await asyncio.to_thread(cluster.thaw if how == "frozen" else cluster.start, 1)
+    for name in stage.workers:
+        stage.again(name)
+    await stage.ready(within=90)
+
+
+async def _gone_after(stage: Stage, name: str) -> str:
     code, seconds = await asyncio.to_thread(stage.workers[name].stop, SIGTERM_SECONDS)
     return f"{seconds:.1f} s (exit {code})"

@@ -274,7 +274,7 @@ def worth_keeping(run: Run, moment: Moment) -> bool:
         or run.ends[-1].at < moment.floor - REVERSAL_WINDOW
     ):
         return False
-    return run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
+    return run.held or run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
@@ -357,7 +357,10 @@ def _enter(
     moment.tally("runs", "entered", rule.name)
     if draft.ends:
         moment.tally("runs", "ended", rule.name)
-    run = schedule(row, rule, draft, draft.entered_at, moment)
+    if draft.ends:  # its steps are timed when it comes back, by what is known then
+        run = replace(draft, due_at=due_of(row, rule, draft, 0, draft.entered_at, moment))
+    else:
+        run = schedule(row, rule, draft, draft.entered_at, moment)
     if rule.reentry in ("once", "cooldown"):
         row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
     elif rule.reentry == "every_key" and _comes_again(row, rule, key):

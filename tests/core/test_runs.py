@@ -456,6 +456,14 @@ def test_timing_anew_does_not_send_what_was_due_before_the_rule_may_send() -> No
     assert desk.say(back).wait("12-31").decisions == []
 
 
+def test_what_a_purchase_ended_is_timed_anew_without_being_counted_as_passed_over() -> None:
+    desk = Desk(REPLENISHMENT, sends_from={"replenishment": at("03-30")})
+    desk.say(paid("o-1", "03-01", line(quantity=9)), paid("o-2", "03-09", line(quantity=9)))
+    desk.say(refunded("o-1", "03-10", lines={"milk_powder": 8}))
+    assert desk.timers == [("replenishment", "milk_powder", 1, at("09-02"))]
+    assert ("steps", "passed", "replenishment") not in desk.tallies
+
+
 def test_timing_anew_leaves_alone_what_has_come_due_and_what_counts_from_a_step() -> None:
     night = catalogue("replenishment", shop='quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n')
     desk = Desk(night).say(paid("o-1", "03-01 22:00", line(quantity=2))).wait("04-07 23:00")

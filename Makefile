@@ -12,7 +12,8 @@ READY := $(VENV)/.ready
 # The interpreter to build .venv with: `make setup PYTHON=/path/to/python3.12`; else the first of these that is new enough.
 PYTHON ?=
 PYTHONS := python3.11 python3.12 python3.13 python3
-# Arguments for pytest: `make test ARGS="-k coupon"`. Seeds for the simulation: `make simulate SEEDS=1,2,3`.
+# Arguments for pytest: `make test ARGS="-k coupon"`. Seeds for the simulation: a number is how many, a list which ones:
+# `make simulate SEEDS=10000`, `make simulate SEEDS=7,8,9`.
 ARGS ?=
 SEEDS ?=
 # The long form of the fault runs, with more than a hundred kills: `make faults LONG=1`.
@@ -71,8 +72,9 @@ lint: setup ## Style, types, and which way imports may point.
 bench: setup ## Our engine beside a plain Faust agent: the same job, the same Kafka, the ratio.
 	@$(BIN)/python -m tests.bench $(ARGS)
 
-simulate: setup ## Seeded faults against a naive oracle: make simulate SEEDS=1,2,3
-	@$(BIN)/python -m pytest tests/simulation $(if $(SEEDS),--seeds=$(SEEDS)) $(ARGS)
+simulate: setup ## Seeded faults against a naive oracle, and five planted bugs found: make simulate SEEDS=10000
+	@$(BIN)/python -m tests.simulation.simulate $(if $(SEEDS),--seeds=$(SEEDS)) $(ARGS)
+	@$(BIN)/python -m tests.simulation.planted
 
 faults: setup ## Workers and brokers killed, frozen, replaced on a real Kafka: make faults LONG=1
 	@$(BIN)/python -m tests.faults $(if $(LONG),--long) $(ARGS)

@@ -15,6 +15,8 @@ PYTHONS := python3.11 python3.12 python3.13 python3
 # Arguments for pytest: `make test ARGS="-k coupon"`. Seeds for the simulation: a number is how many, a list which ones:
 # `make simulate SEEDS=10000`, `make simulate SEEDS=7,8,9`.
 ARGS ?=
+# Files of tests that run at the same time: much of a test on a real Kafka is waiting.
+JOBS ?= 2
 SEEDS ?=
 # The long form of the fault runs, with more than a hundred kills: `make faults LONG=1`.
 LONG ?=
@@ -61,7 +63,8 @@ demo: setup ## Kafka, a worker and a year of real purchases, start to end; leave
 	@$(BIN)/lifecycle demo
 
 test: setup lint ## All checks and all tests, those on the real Kafka included.
-	@$(BIN)/python -m pytest -m "not faults" --cov --cov-report=term-missing --durations=15 $(ARGS)
+	@$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --cov --cov-report=term-missing \
+	  --durations=15 $(ARGS)
 
 lint: setup ## Style, types, and which way imports may point.
 	@$(BIN)/ruff check .

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Callable
 
 import pytest
 
@@ -36,22 +37,20 @@ def test_the_whole_catalogue_gives_the_same_bytes_disturbed_and_undisturbed() ->
 
 
 @pytest.mark.timeout(300)
-def test_random_seeds_come_out_as_the_oracle_says(capsys: pytest.CaptureFixture[str]) -> None:
+def test_random_seeds_come_out_as_the_oracle_says(record_property: Callable[[str, object], None]) -> None:
     first = random.SystemRandom().randrange(10**6, 10**9)
     told: list[str] = []
     played, failed, _ = run(range(first, first + 10**6), RANDOM_SECONDS, told.append)
-    with capsys.disabled():
-        print(f" [seeds {first} to {first + played - 1}] ", end="")
+    record_property("told", f"seeds {first} to {first + played - 1}")
     assert played
     assert not failed, "\n".join(told)
 
 
 @pytest.mark.parametrize("name", PLANTS)
 @pytest.mark.timeout(300)
-def test_a_planted_bug_is_found(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_planted_bug_is_found(name: str, record_property: Callable[[str, object], None]) -> None:
     found = seeds_needed(PLANTS[name])
-    with capsys.disabled():
-        print(f" [{PLANTS[name].about}: {found.by_any} seed(s), by the oracle alone {found.by_oracle}] ", end="")
+    record_property("told", f"{PLANTS[name].about}: {found.by_any} seed(s), by the oracle alone {found.by_oracle}")
     assert found.by_any is not None
     assert found.by_oracle is not None
 

@@ -19,6 +19,8 @@ from aiokafka.partitioner import murmur2
 
 from app.core import engine, ids
 from app.core.facts import Refused
+from app.core.guardrails import rate
+from app.core.guardrails.rate import Budget, SlotTaken
 from app.core.moment import Moment
 from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer
 from app.core.rules import Catalogue
@@ -127,6 +129,8 @@ class _Meta(msgspec.Struct):
     """Number of the published catalogue in effect; 0 = the one the worker came with."""
     row_version: int = ROW_VERSION
     """The version in which rows are written: raised only when the deployment is finalised."""
+    slots: dict[str, int] = {}
+    """By rule with a maximum rate: when its next slot is free here."""
 
 
 class _Input:
@@ -182,6 +186,7 @@ class Processor:
         """Since the last message that could be used; ignored ones count for nothing."""
         self._sends_from: dict[str, int] | None = None
         self._enters_from: dict[str, int] = {}
+        self._budgets: dict[str, Budget] = {}
 
     # -- opening
 
@@ -320,6 +325,18 @@ class Processor:
             if start == "none":
                 self._enters_from[name] = active
         self._sends_from = sends
+        self._share_rates()
+
+    def _share_rates(self) -> None:
+        """Each shard has an equal share of each rule's maximum rate, and its own state of it. Under CLOCK=wall a timer
+        fires LATENESS and a look after its instant: its slot is good for longer, and slots lie further apart."""
+        self._budgets = {}
+        for name, rule in self._catalogue.rules.items():
+            if (limit := rule.send.max_rate) is not None:
+                late = self.plan.lateness + limit.window // 20 if self.plan.clock == "wall" else 0
+                free_from = self._meta.slots.get(name, BEGINNING)
+                self._budgets[name] = rate.budget(limit, self.plan.partitions, late)._replace(free_from=free_from)
+        self._meta.slots = {name: at for name, at in self._meta.slots.items() if name in self._budgets}
 
     def offer(self, number: int, effective_at: int, catalogue: Catalogue) -> None:
         """A published catalogue: every shard changes over to it when merged time reaches `effective_at`."""
@@ -517,6 +534,7 @@ class Processor:
             sends_from=self._sends_from,
             enters_from=self._enters_from,
             trace=self._trace,
+            budgets=self._budgets,
         )
 
     def _fire_before(self, at: int, limit: int) -> int:
@@ -593,7 +611,10 @@ class Processor:
             return
         key = user.encode()
         for item in self._trace:
-            if isinstance(item, tuple):
+            if isinstance(item, SlotTaken):
+                self._meta.slots[item.rule] = item.free_from
+                self._budgets[item.rule] = self._budgets[item.rule]._replace(free_from=item.free_from)
+            elif isinstance(item, tuple):
                 self._counts[item] += 1
             elif isinstance(item, Trigger):
                 value, headers = codec.encode_trigger(item, self._source)

@@ -85,14 +85,14 @@ def list_(directory: Path | None, markdown: bool) -> None:
     if markdown:
         click.echo(words.markdown([words.overview(files[name]) for name in sorted(files)]))
         return
-    rows = [words.Overview("rule", "action", "enters", "steps", "ends", "about")]
+    rows = [words.Overview("rule", "action", "enters", "fires", "ends", "about", "source")]
     rows += [words.overview(files[name]) for name in sorted(files)]
     for line in table(rows, width()):
         click.echo(line)
 
 
 def table(rows: list[words.Overview], columns: int) -> list[str]:
-    """The rows as aligned columns, each cell wrapped in its column, a line between rules when a row has many lines."""
+    """The rows as aligned columns, each cell wrapped in its column; where a rule comes from stands in `show`."""
     longest = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     fixed = longest[0] + longest[1]
     share = max(16, (columns - fixed - 2 * 5) // 4)
@@ -100,7 +100,7 @@ def table(rows: list[words.Overview], columns: int) -> list[str]:
     widths[5] = max(16, min(longest[5], columns - sum(widths) - 2 * 5))
     lines: list[str] = []
     for row in rows:
-        cells = [_wrapped(cell, size) for cell, size in zip(row, widths, strict=True)]
+        cells = [_wrapped(cell, size) for cell, size in zip(row[: len(widths)], widths, strict=True)]
         for number in range(max(map(len, cells))):
             parts = [cell[number] if number < len(cell) else "" for cell in cells]
             lines.append("  ".join(part.ljust(size) for part, size in zip(parts, widths, strict=True)).rstrip())

@@ -13,7 +13,7 @@ from app.core import expressions, words
 from app.core.expressions import ExpressionError
 from app.core.policy import CHANNELS, Policy
 from app.core.problems import CatalogueError, Path, Problem, located, suggestion
-from app.core.rules import Catalogue, End, Enter, Rule, Send, Step, index
+from app.core.rules import Catalogue, End, Enter, Rate, Rule, Send, Step, index
 from app.core.scope import VARIABLES
 from schemas.events import EVENT_TYPES
 from schemas.instant import BadInstant, parse_instant
@@ -27,14 +27,14 @@ _WITH_LINES = ("OrderPlaced", "OrderPaid")
 _RETIMES = ("OrderReceived", "OrderRefunded", "DepositPaid")
 _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
-    "facts", "recheck", "reentry", "goal", "mode", "start", "holdout", "repeat", "on_change", "paused",
+    "facts", "recheck", "reentry", "goal", "mode", "start", "holdout", "repeat", "on_change", "paused", "source",
 }  # fmt: skip
 _ENTER = {"on", "key", "when", "each", "at"}
 _END = {"on", "when", "same", "at"}
 _STEP = {"after", "at", "at_once", "offer", "class"}
 _SEND = {
     "action", "class", "channels", "priority", "collapse", "expires_after", "once_in", "on_cap", "discount_every",
-    "coupon_in_hand",
+    "coupon_in_hand", "max_rate",
 }  # fmt: skip
 _GOAL = {"on", "within"}
 _IN_HAND = "use of a coupon in hand"
@@ -175,6 +175,8 @@ class _Reader:
             paused=self.paused(),
             goal=self.goal(),
         )
+        if not isinstance(self.data.get("source", ""), str):  # for people only: nothing is decided by it
+            self.fail(("source",), "'source' says in a few words where the rule comes from, such as common practice.")
         self.names(("reason",), words.names_in(rule.reason))
         if re.search("[{}]", words.without_names(rule.reason)):
             self.fail(("reason",), "A value is written {coupon.id}: small letters and dots between braces, no spaces.")
@@ -382,4 +384,19 @@ class _Reader:
             discount_every=self.span(data.get("discount_every"), ("send", "discount_every"), 0),
             coupon_instead="coupon_in_hand" in data
             and bool(self.choice(data["coupon_in_hand"], ("instead",), ("send", "coupon_in_hand"), _IN_HAND)),
+            max_rate=self.rate(data.get("max_rate")),
         )
+
+    def rate(self, value: Any) -> Rate | None:
+        """'1000 per 1h': so many in any stretch of so long."""
+        if value is None:
+            return None
+        match = re.fullmatch(r"\s*(\d+)\s+per\s+(\S+)\s*", str(value))
+        if match is None or not int(match[1]):
+            self.fail(
+                ("send", "max_rate"),
+                f"'{value}' is no rate: write how many in how long, such as 1000 per 1h. "
+                "To send nothing, pause the rule.",
+            )
+            return None
+        return Rate(int(match[1]), self.span(match[2], ("send", "max_rate"), 0))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from app.core.guardrails.rate import Budget
 from app.core.rules import Catalogue
 
 
@@ -22,6 +23,8 @@ class Moment(NamedTuple):
     """By rule: entries that happened earlier start no run (start policy `none`)."""
     trace: list[object]
     """Where the engine puts its outputs and counts, in order. Emptied by the caller after each step."""
+    budgets: Mapping[str, Budget] = {}
+    """By rule with a maximum rate: what was left of it before this step; what it takes is in the trace (SlotTaken)."""
 
     def tally(self, *what: str) -> None:
         """One more of something, for the metrics."""

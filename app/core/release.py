@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from app.core import calendar, guardrails, ids, words
-from app.core.guardrails import Candidate, Verdict, arbitration, consent, holdout, quiet_hours
+from app.core.guardrails import Candidate, Verdict, arbitration, consent, holdout, quiet_hours, rate
 from app.core.items import items_of
 from app.core.moment import Moment
 from app.core.row import Fired, Row, Run, Sent
@@ -68,6 +68,8 @@ def ask(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candi
             return row, object_to(candidate, answer, moment), None
         candidate = answer
     if not arbitration.waits(candidate):
+        if (full := turn(candidate, moment)) is not None:
+            return row, object_to(candidate, full, moment), None
         return *conclude(candidate, (), moment), None
     if run.competing:
         return row, run, candidate
@@ -82,8 +84,23 @@ def object_to(candidate: Candidate, verdict: Verdict, moment: Moment) -> Run:
     run = candidate.scope.run
     _record(candidate, verdict.outcome, verdict.gate, verdict.reason, moment)
     if verdict.outcome == "deferred":
-        return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False)
+        slot = verdict.until if verdict.slot else 0
+        return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False, slot=slot)
     return replace(run, sequence=0, competing=False)
+
+
+def turn(candidate: Candidate, moment: Moment) -> Verdict | None:
+    """Asks the rule's maximum rate, the last of all gates; the slot that it takes is put out with the decisions."""
+    name = candidate.rule.name
+    if (left := moment.budgets.get(name)) is None:
+        return None
+    for item in moment.trace:  # what this very step has taken already
+        if isinstance(item, rate.SlotTaken) and item.rule == name:
+            left = left._replace(free_from=item.free_from)
+    full, after = rate.ask(candidate, left)
+    if after is not left:
+        moment.trace.append(rate.SlotTaken(name, after.free_from))
+    return full
 
 
 def drop(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> None:

@@ -97,6 +97,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     """(event_id, type, occurred_at) of the events that caused the entry."""
     competing: bool = False
     """Let through by the gates before arbitration, it waits for its window to close."""
+    slot: int = 0
+    """Of a candidate that its rule's maximum rate deferred: the slot with which it comes back; 0 = it holds none."""
 
 
 class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):

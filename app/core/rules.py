@@ -53,6 +53,13 @@ class Step(NamedTuple):
     """Where it differs from the rule's."""
 
 
+class Rate(NamedTuple):
+    """At most `most` in any `window`, microseconds, of all workers together."""
+
+    most: int
+    window: int
+
+
 class Send(NamedTuple):
     """What goes out."""
 
@@ -71,6 +78,7 @@ class Send(NamedTuple):
     """At most one run gives a discount in so long, microseconds; the message goes out without it. 0 = no bound."""
     coupon_instead: bool
     """A usable coupon that the user holds is named in place of the offer."""
+    max_rate: Rate | None = None
 
 
 class Rule(NamedTuple):

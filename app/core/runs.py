@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from app.core import release
 from app.core.facts import groups_of, left_of
-from app.core.guardrails import Candidate, arbitration
+from app.core.guardrails import Candidate, Verdict, arbitration
 from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
 from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
@@ -593,6 +593,8 @@ def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
     if not contenders:
         return row
     winner, *losers = arbitration.ranked(contenders)
+    if (full := release.turn(winner, moment)) is not None:
+        return _settle(*_not_yet(row, winner, losers, full, moment), moment)
     coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
     before = winner.scope.run
     row, after = release.conclude(winner._replace(scope=winner.scope._replace(row=row)), coupons, moment)
@@ -602,6 +604,21 @@ def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
         after = release.object_to(loser, arbitration.lost_to(winner), moment)
         row = _concluded(row, loser.rule, before, after, moment)
     return row
+
+
+def _not_yet(
+    row: Row, winner: Candidate, losers: Sequence[Candidate], full: Verdict, moment: Moment
+) -> tuple[Row, Sequence[Candidate]]:
+    """The winner's rule may not send more now: when it waits for its turn, the less important wait with it; when it is
+    dropped, they are contenders still."""
+    after = release.object_to(winner, full, moment)
+    if full.outcome == "dropped":
+        return _concluded(row, winner.rule, winner.scope.run, after, moment), losers
+    row = _concluded(row, winner.rule, winner.scope.run, replace(after, competing=True), moment)
+    for one in losers:
+        after = release.object_to(one, arbitration.waits_for(winner, full.until), moment)
+        row = _concluded(row, one.rule, one.scope.run, replace(after, competing=True), moment)
+    return row, ()
 
 
 def adapt(row: Row, moment: Moment) -> Row:

@@ -18,9 +18,9 @@ Data = Mapping[str, Any]
 
 _SAID = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
-    "facts", "reentry", "mode", "start", "goal",
+    "facts", "reentry", "mode", "start", "goal", "source",
 }  # fmt: skip
-_SAID_OF_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after"}
+_SAID_OF_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after", "max_rate"}
 _SAID_OF_STEP = {"after", "at", "at_once"}
 _PLURALS = {"category": "categories", "coupon": "coupons", "order": "orders", "product": "products"}
 
@@ -34,13 +34,18 @@ class Overview(NamedTuple):
     steps: str
     ends: str
     about: str
+    source: str
 
 
 def markdown(rows: list[Overview]) -> str:
     """The table of the rules as Markdown."""
-    lines = ["| rule | action | enters | acts | ends | about |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = [
+        "| rule | action | enters | fires | ends | source | about |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
     for row in rows:
-        lines.append(f"| `{row.rule}` | {row.action} | {row.enters} | {row.steps} | {row.ends} | {row.about} |")
+        cells = (f"`{row.rule}`", row.action, row.enters, row.steps, row.ends, row.source, row.about)
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -53,8 +58,9 @@ def overview(data: Data) -> Overview:
         action=_action(data),
         enters=", ".join(dict.fromkeys(enters)),
         steps=", ".join(_short(step, number) for number, step in enumerate(_entries(data, "steps"), 1)),
-        ends=", ".join(ends) or "-",
+        ends=", ".join(dict.fromkeys(ends)) or "-",
         about=str(data.get("about", "")),
+        source=str(data.get("source", "-")),
     )
 
 
@@ -69,9 +75,11 @@ def paragraph(data: Data, width: int = 100) -> list[str]:
             _stepping(data),
             *_asking(data),
             _sending(data),
+            *_at_most(data),
             *_goal(data),
             *_starting(data),
             f'The reason that goes with it: "{data.get("reason")}"',
+            *([f"The rule comes from: {data['source']}."] if data.get("source") else []),
         ]
     )
     lines = textwrap.wrap(said, width)
@@ -194,6 +202,13 @@ def _sending(data: Data) -> str:
     if data.get("mode") == "shadow":
         text += "; but the rule is in shadow mode, so nothing is really sent"
     return f"{text}."
+
+
+def _at_most(data: Data) -> Iterable[str]:
+    if rate := _send(data).get("max_rate"):
+        count, _, window = str(rate).partition(" per ")
+        late = "is dropped" if _send(data).get("on_cap") == "drop" else "waits for its turn while it is worth sending"
+        yield f"The whole shop sends at most {int(count):,} within {duration(window)}; what is more {late}."
 
 
 def _message(data: Data) -> str:

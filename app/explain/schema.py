@@ -99,6 +99,7 @@ _SETTINGS: Final[dict[str, Schema]] = {
     "version": {"type": "integer", "minimum": 1, "description": "Raised with every change of meaning."},
     "family": _choice(reader.FAMILIES, "Decides the topic: triggers.<family>."),
     "about": {"type": "string", "description": "What the rule is for, in a sentence for people."},
+    "source": {"type": "string", "description": "Where the rule comes from, for people: common practice, a study."},
     "enter": {},
     "ends": {},
     "steps": {},
@@ -201,5 +202,10 @@ _SEND: Final[dict[str, Schema]] = {
     "once_in": _ref("duration", "At most one run of this rule writes to a user in so long."),
     "on_cap": _choice(["defer", "drop"], "When the caps of all its channels are full.", "defer"),
     "discount_every": _ref("duration", "At most one run brings a discount in so long; the message goes without it."),
+    "max_rate": {
+        "type": "string",
+        "pattern": r"^\s*[0-9]*[1-9][0-9]*\s+per\s+[0-9]+(d|h|min|s)\s*$",
+        "description": "1000 per 1h: at most so many in any stretch of so long, all workers together; others wait.",
+    },
     "coupon_in_hand": _choice(["instead"], "A coupon that the user holds is named in place of the offer."),
 }

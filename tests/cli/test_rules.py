@@ -58,7 +58,7 @@ def test_list_is_a_table_of_the_rules(where: Path) -> None:
     result = run("rules", "list", where)
     assert result.exit_code == 0
     head, *rows = result.stdout.splitlines()
-    assert head.split() == ["rule", "action", "enters", "steps", "ends", "about"]
+    assert head.split() == ["rule", "action", "enters", "fires", "ends", "about"]
     assert [row.split()[0] for row in rows if row[0] != " "] == ["nudge", "thanks"]
     assert all(len(row) <= 120 for row in rows)
     thanks = next(row for row in rows if row.startswith("thanks"))
@@ -107,6 +107,18 @@ def test_show_says_that_a_shadow_grant_speaks_to_nobody(where: Path) -> None:
     assert "(family order, shadow)" in said
     assert "What goes out is a grant, for the service that carries it out within 1 hour; no contact is made." in said
     assert "Nothing ends it before its last step." in said
+
+
+def test_show_tells_of_the_rate_and_where_the_rule_comes_from(tmp_path: Path) -> None:
+    rated = (
+        THANKS.replace("expires_after: 1h", "expires_after: 1h, max_rate: 1000 per 1h") + "source: common practice\n"
+    )
+    said = words(run("rules", "show", "thanks", "--dir", shop(tmp_path, thanks=rated)).stdout)
+    assert "The whole shop sends at most 1,000 within 1 hour; what is more waits for its turn while" in said
+    assert "The rule comes from: common practice." in said
+    dropping = rated.replace("1000 per 1h", "1 per 3d, on_cap: drop")
+    said = words(run("rules", "show", "thanks", "--dir", shop(tmp_path, thanks=dropping)).stdout)
+    assert "at most 1 within 3 days; what is more is dropped." in said
 
 
 def test_show_suggests_the_rule_that_was_meant(where: Path) -> None:

@@ -140,7 +140,10 @@ ROW_2 = replace(
             lines=(replace(ROW.orders["o-1"].lines[0], category="baby"),),
         )
     },
-    runs={key: tuple(replace(run, competing=True) for run in runs) for key, runs in ROW.runs.items()},
+    runs={
+        key: tuple(replace(run, competing=True, slot=1_772_740_000_000_000) for run in runs)
+        for key, runs in ROW.runs.items()
+    },
     last_seen_at=1_772_300_000_000_001,
     birthday="--02-29",
     consents={"wechat_service/coupon": Consent(True, 1_772_300_000_000_002, 3)},

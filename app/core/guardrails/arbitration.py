@@ -30,6 +30,12 @@ def ranked(candidates: Sequence[Candidate]) -> list[Candidate]:
     return sorted(candidates, key=lambda c: (-c.rule.send.priority, c.rule.name, c.scope.run.key, c.scope.run.step))
 
 
+def waits_for(winner: Candidate, until: int) -> Verdict:
+    """What is said to all others when the winner's rule may not send more now."""
+    why = f"'{winner.rule.name}' is more important, and waits for its turn."
+    return Verdict("deferred", "arbitration", why, until)
+
+
 def lost_to(winner: Candidate) -> Verdict:
     """What is said to all others."""
     return Verdict("dropped", "arbitration", f"'{winner.rule.name}' was more important in the same hour.")

@@ -41,6 +41,8 @@ class Verdict(NamedTuple):
     reason: str
     until: int = 0
     """For `deferred`: when to ask again, everything anew."""
+    slot: bool = False
+    """`until` is a slot of the rule's maximum rate, which the candidate holds when it comes back."""
 
 
 Gate = Callable[[Candidate], Candidate | Verdict]

@@ -48,6 +48,10 @@ class ShardProcessor(Protocol):
         """The instant (microseconds since 1970 UTC) up to which every input has been applied."""
 
     @property
+    def read_up_to(self) -> Mapping[str, int]:
+        """By input: the offset that comes next, as its changelog says; only of inputs that it knows."""
+
+    @property
     def pending_timers(self) -> int: ...
 
     @property

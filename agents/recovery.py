@@ -107,20 +107,24 @@ class Past:
                 _progress(changelog.partition, count, last - position, now - started)
         return Restored(count, clock.monotonic() - started)
 
-    async def positions(self, inputs: Sequence[TopicPartition], rows_restored: bool) -> dict[TopicPartition, int]:
-        """Where to read each input on: its committed offset, or its beginning if the group never committed one.
+    async def positions(
+        self, inputs: Sequence[TopicPartition], own: Mapping[TopicPartition, int], rows_restored: bool
+    ) -> dict[TopicPartition, int]:
+        """Where to read each input on: at its committed offset, which a person may have set; if that has expired, where
+        the shard's `own` record in the changelog stands; at its beginning if it was never read.
 
-        Raises PositionLost when that place is gone (retention, a topic made anew, expired offsets), KafkaError else.
+        Raises PositionLost when that place is gone (retention, a topic made anew), KafkaError else.
         """
         committed = await self._consumer.committed_offsets(inputs)
         begin, end = await self._bounds(inputs)
-        if rows_restored and not committed:
+        if rows_restored and not committed and not own:
             raise PositionLost(
                 f"shard {inputs[0].partition} has rows in its changelog but its group has no committed offsets: they "
                 "have expired (broker setting offsets.retention.minutes) or were deleted. Reading on from the oldest "
                 "events would count them twice: reset the group's offsets to where the shard stood, then restart."
             )
-        for tp, offset in committed.items():
+        found = {tp: _place(tp, committed, own, begin) for tp in inputs}
+        for tp, offset in found.items():
             if offset < begin[tp]:
                 raise PositionLost(
                     f"{tp.topic}[{tp.partition}]: the events from offset {offset} to {begin[tp] - 1} were deleted by "
@@ -130,7 +134,7 @@ class Past:
                 )
             if offset > end[tp]:
                 await self._confirm_beyond(tp, offset)
-        return {tp: committed.get(tp, begin[tp]) for tp in inputs}
+        return found
 
     async def _confirm_beyond(self, tp: TopicPartition, offset: int, tries: int = 20) -> None:
         """A committed offset beyond the end is final only if it stays: just after a leader moves, ends lag behind."""
@@ -141,7 +145,7 @@ class Past:
             if last >= offset:
                 return
         raise PositionLost(
-            f"{tp.topic}[{tp.partition}] ends at offset {last}, but {offset} is committed: the topic was made anew, or "
+            f"{tp.topic}[{tp.partition}] ends at offset {last}, but {offset} comes next: the topic was made anew, or "
             "its brokers lost data. If it was made anew on purpose, set the group's offset to 0 and restart.",
             tp,
         )
@@ -151,6 +155,36 @@ class Past:
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         begin, end = await asyncio.gather(self._consumer.beginning_offsets(tps), self._consumer.end_offsets(tps))
         return begin, end
+
+
+def _place(
+    tp: TopicPartition,
+    committed: Mapping[TopicPartition, int],
+    own: Mapping[TopicPartition, int],
+    begin: Mapping[TopicPartition, int],
+) -> int:
+    """Where to read one input on, and a line in the log when the two records of it are not the same."""
+    if tp not in committed:
+        if tp not in own:
+            return begin[tp]
+        log.warning(
+            "The group's offset of %s[%d] has expired or was deleted: the shard goes on at %d, as its own record says.",
+            tp.topic,
+            tp.partition,
+            own[tp],
+            extra={"partition": tp.partition},
+        )
+        return own[tp]
+    if committed[tp] != own.get(tp, committed[tp]):
+        log.warning(
+            "The group's offset of %s[%d] was set to %d, and that counts; the shard itself had come to %d.",
+            tp.topic,
+            tp.partition,
+            committed[tp],
+            own[tp],
+            extra={"partition": tp.partition},
+        )
+    return committed[tp]
 
 
 def _progress(shard: int, count: int, left: int, seconds: float) -> None:

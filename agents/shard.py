@@ -203,7 +203,8 @@ class Shard:
         async with Past(wiring.client, wiring.group) as past:
             restored = self._metrics.recovery_records.labels(str(number))
             found = await past.restore(TopicPartition(wiring.changelog, number), processor, restored.set)
-            positions = await past.positions(list(self._tps.values()), processor.rows_held > 0)
+            own = {tp: processor.read_up_to[name] for name, tp in self._tps.items() if name in processor.read_up_to}
+            positions = await past.positions(list(self._tps.values()), own, processor.rows_held > 0)
         self._ask("after restoring the rows", processor.restored)
         self._processor = processor
         self._next = {name: positions[tp] for name, tp in self._tps.items()}

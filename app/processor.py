@@ -131,12 +131,14 @@ class _Meta(msgspec.Struct):
     """The version in which rows are written: raised only when the deployment is finalised."""
     slots: dict[str, int] = {}
     """By rule with a maximum rate: when its next slot is free here."""
+    read_up_to: dict[str, int] = {}
+    """By input: the offset that comes next; committed with the group's own, but it does not expire as that does."""
 
 
 class _Input:
     """One input partition: what is buffered, and what is known of what is not."""
 
-    __slots__ = ("clock", "head", "index", "name", "pending", "position", "unread_until")
+    __slots__ = ("clock", "head", "index", "name", "opened", "pending", "position", "unread_until")
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
@@ -144,6 +146,7 @@ class _Input:
         self.pending: deque[Record] = deque()
         self.head: tuple[int, Record, object] | None = None
         self.clock = BEGINNING
+        self.opened = False
         self.position = 0  # offset of the next record to be fetched
         self.unread_until = 0  # end offset of the latest look
 
@@ -226,6 +229,9 @@ class Processor:
     def feed(self, input: str, records: Sequence[Record], position: int) -> None:
         """Adds what was fetched; `position` is the offset of the next record to fetch after it, markers passed."""
         source = self._inputs[input]
+        if not source.opened:  # where it is read on, if it never gives anything, too
+            source.opened = True
+            self._meta.read_up_to[input] = records[0].offset if records else position
         source.pending.extend(records)
         source.position = position
         self._reached(source)
@@ -258,6 +264,11 @@ class Processor:
     def merged(self) -> int:
         """The instant up to which all inputs have been applied."""
         return self._meta.merged
+
+    @property
+    def read_up_to(self) -> Mapping[str, int]:
+        """By input, the offset that comes next by the shard's own changelog; nothing of an input it never had."""
+        return self._meta.read_up_to
 
     @property
     def pending_timers(self) -> int:
@@ -637,6 +648,7 @@ class Processor:
             data = encode(row, self._meta.row_version)
             self._cold[user] = data
             rows.append((user.encode(), data))
+        self._meta.read_up_to.update(self._offsets)
         rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))
         self._noted = self._meta.merged
         batch = Batch(rows, self._outputs, self._offsets, self._counts)

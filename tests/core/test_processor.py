@@ -717,3 +717,32 @@ def test_a_deployment_that_is_finalised_writes_the_newer_rows(monkeypatch: pytes
     shard.reopen(state_version=row.ROW_VERSION).run(order("03-03", "c"))
     assert shard.changelog[b"u-1"][0] == row.ROW_VERSION
     assert shard.sent() == ["a", "b", "c"]
+
+
+# -- its own record of where its inputs are
+
+
+def test_the_shards_own_record_says_where_each_input_comes_next_as_the_committed_offsets_do() -> None:
+    shard = Shard().run(login("03-01", "a"), login("03-02", "b"), order("03-03", "c")).clock("03-04").run()
+    assert shard.committed == {"orders": 2, "logins": 3, "coupons": 1}
+    assert shard.processor.read_up_to == shard.committed
+    assert shard.reopen().processor.read_up_to == shard.committed
+    assert msgspec.msgpack.decode(shard.changelog[META_KEY])["read_up_to"] == shard.committed
+
+
+def test_an_input_that_gave_nothing_yet_is_recorded_where_it_began_and_one_that_was_set_elsewhere_there() -> None:
+    shard = Shard()
+    shard.committed["coupons"] = 7
+    shard.reopen().run(order("03-03", "c")).clock("03-04", "orders", "logins").run()
+    assert shard.processor.read_up_to["coupons"] == 7
+    shard.committed["coupons"] = 3
+    shard.reopen()
+    assert shard.processor.read_up_to["coupons"] == 3
+    assert Shard().processor.read_up_to == {"orders": 0, "logins": 0, "coupons": 0}
+
+
+def test_the_record_of_an_older_release_knows_no_offsets() -> None:
+    shard = Shard().run(order("03-03", "c"))
+    processor = Processor(shard.plan, 0)
+    processor.restore(META_KEY, msgspec.msgpack.encode({"merged": 5}))
+    assert processor.read_up_to == {}

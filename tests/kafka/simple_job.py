@@ -29,6 +29,7 @@ class SimpleJob:
         self.shard = shard
         self.merged = 0
         self.pending_timers = 0
+        self.read_up_to: dict[str, int] = {}  # it keeps no record of its own: the group's offsets are all there is
         self._wall, self._buffer = wall, buffer
         self._cold: dict[bytes, bytes] = {}
         self._rows: dict[bytes, list[Any]] = {}

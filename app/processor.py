@@ -606,7 +606,10 @@ class Processor:
         return fired
 
     def _keep(self, user: str, row: Row, anew: bool = False) -> None:
+        before = self._hot.get(user)
         self._dirty[user] = self._hot[user] = row
+        if before is not None and before.runs is row.runs and before.stage_due == row.stage_due and not anew:
+            return  # its timers are what they were
         due = next_timer(row)
         if due >= NEVER:
             self._timers.pop(user, None)

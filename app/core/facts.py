@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from app.core import ids, visits
 from app.core.happenings import Facts, Group, Happening, Refused, Reversal, lines_of
+from app.core.purchases import is_paid
 from app.core.row import (
     MAX_COUPONS,
     MAX_LINES,
@@ -30,7 +31,7 @@ from app.core.row import (
     OrderLine,
     Row,
 )
-from app.core.scope import NO_ORDER, is_paid, taken_back
+from app.core.scope import NO_ORDER, taken_back
 from schemas import events as ev
 from schemas.money import minor_units
 
@@ -68,22 +69,34 @@ def happening_of(event: ev.Event) -> Happening:
 def groups_of(order: Order, by: str = "product_type") -> dict[str, Group]:
     """The lines of an order by product type (or "category", or "interest": category, type and product), in order of
     first appearance; gifts count for nobody."""
-    groups: dict[str, Group] = {}
+    types, categories, interests = grouped(order)
+    return types if by == "product_type" else categories if by == "category" else interests
+
+
+def grouped(order: Order) -> tuple[dict[str, Group], dict[str, Group], dict[str, Group]]:
+    """All three of `groups_of`: by product type, by category, by interest."""
+    types: dict[str, Group] = {}
+    categories: dict[str, Group] = {}
+    interests: dict[str, Group] = {}
     for line in order.lines:
-        if by == "interest":
-            keys = dict.fromkeys((line.category, line.product_type, line.product_id))
-        else:
-            keys = {line.product_type if by == "product_type" else line.category: None}
         if line.kind == "gift":
             continue
         left = 0 if order.returned_whole else line.quantity - line.returned
         subscription = line.kind == "subscription" and left > 0
         own = 0 if line.kind == "subscription" else left
         group = Group(own * line.units, subscription, own, line.product_id, line.title, line.image_url)
-        for key in filter(None, keys):
-            before = groups.get(key)
-            groups[key] = group if before is None else _together(before, group)
-    return groups
+        _add(types, line.product_type, group)
+        _add(categories, line.category, group)
+        for name in dict.fromkeys((line.category, line.product_type, line.product_id)):
+            _add(interests, name, group)
+    return types, categories, interests
+
+
+def _add(groups: dict[str, Group], name: str, group: Group) -> None:
+    """Lines without a name for it (a category) are of no group."""
+    if name:
+        before = groups.get(name)
+        groups[name] = group if before is None else _together(before, group)
 
 
 def _together(one: Group, other: Group) -> Group:
@@ -224,7 +237,7 @@ def _paid(row: Row, event: ev.OrderPaid) -> Facts:
         new, freed = _reverse_coupons(new, order, event)
         return Facts(new, (stayed, *freed))
     at, event_id = event.occurred_at, event.event_id
-    groups, categories, interests = (groups_of(order, by) for by in ("product_type", "category", "interest"))
+    groups, categories, interests = grouped(order)
     happenings = [happening_of(event)._replace(groups=groups, categories=categories, interests=interests)]
     for coupon_id in event.coupons_used:
         new, more = _redeem(new, coupon_id, Mark(at, event_id, "CouponRedeemed", order.order_id), event.TYPE)

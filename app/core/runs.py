@@ -16,9 +16,10 @@ from app.core.facts import groups_of, left_of
 from app.core.guardrails import Candidate, Verdict, arbitration
 from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
+from app.core.purchases import is_paid, paid_since
 from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, is_paid, usable
+from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, usable
 from schemas.events import Event
 
 #: A run that more purchases (or other events) than this have ended is not kept for their reversal.
@@ -97,7 +98,8 @@ def _line_data(group: Group) -> dict[str, Any]:
 def _end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
     if end.same_line:
         groups = happening.interests if rule.key == "category" else happening.groups
-        return [key for key in groups if _has_line(groups, key)]
+        prefix = run_key(rule.name, "")
+        return [key for key in groups if prefix + key in row.runs and _has_line(groups, key)]
     if end.any_key or (rule.key in ("product_type", "category") and happening.thing is None):
         prefix = run_key(rule.name, "")
         return [key.removeprefix(prefix) for key in row.runs if key.startswith(prefix)]
@@ -126,12 +128,13 @@ def _order_of_marks(mark: Mark) -> tuple[int, str]:
 
 def _seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...]:
     """The ends of this run that have been seen already, whatever arrived first."""
-    kinds = {end.on for end in rule.ends if not end.any_key and _applies(row, end, run, run.entered_at, moment)}
     if rule.key in ("coupon", "pack"):
+        kinds = _kinds_of_ends(row, rule, run, moment)
         found = [
             m for c in _coupons(row, run.key) for m in (c.redeemed, c.revoked) if m is not None and m.kind in kinds
         ]
     elif rule.key == "order":
+        kinds = _kinds_of_ends(row, rule, run, moment)
         order = row.orders.get(run.key, NO_ORDER)
         instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
         found = [Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds]
@@ -143,7 +146,11 @@ def _seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ..
             for mark in _ends_after(row, end, run)
             if _is_after(mark, run) and _applies(row, end, run, mark.at, moment)
         ]
-    return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1])
+    return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1]) if found else ()
+
+
+def _kinds_of_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> set[str]:
+    return {end.on for end in rule.ends if not end.any_key and _applies(row, end, run, run.entered_at, moment)}
 
 
 def _ends_by_others(row: Row, rule: Rule, run: Run, moment: Moment) -> list[Mark]:
@@ -174,7 +181,7 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
         return () if (mark := row.marks.get(end.on)) is None else (mark,)
     return [
         Mark(order.paid_at, order.paid_event_id, end.on, order.order_id)
-        for order in row.orders.values()
+        for order in paid_since(row, run.entered_at)
         if order.paid_at is not None
         and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
         and (
@@ -260,6 +267,8 @@ def _put(row: Row, name: str, runs: Iterable[Run], moment: Moment) -> Row:
 
 def worth_keeping(run: Run, moment: Moment) -> bool:
     """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
+    if run.timer_at < NEVER and not run.ends:
+        return True
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
     begun = run.step < len(rule.steps)
@@ -269,12 +278,13 @@ def worth_keeping(run: Run, moment: Moment) -> bool:
         return True
     if not begun:
         return False
-    if (
-        len({mark.order_id or mark.event_id for mark in run.ends}) > MAX_ENDS
-        or run.ends[-1].at < moment.floor - REVERSAL_WINDOW
-    ):
+    if run.ends[-1].at < moment.floor - REVERSAL_WINDOW or _ended_often(run):
         return False
     return run.held or run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
+
+
+def _ended_often(run: Run) -> bool:
+    return len(run.ends) > MAX_ENDS and len({mark.order_id or mark.event_id for mark in run.ends}) > MAX_ENDS
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
@@ -321,9 +331,10 @@ def _waits_since(row: Row, run: Run) -> int:
 # -- entries ---------------------------------------------------------------------------------------------------------
 
 
-def _enter(
+def _draft(
     row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
-) -> Row:
+) -> Run | None:
+    """The run that this entry would begin; None when the rule's own condition or start keeps it from being one."""
     draft = Run(
         rule=rule.name,
         version=rule.version,
@@ -339,25 +350,37 @@ def _enter(
     if enter.at is not None:
         at = enter.at(scope)
         if at < 0:
-            return row
+            return None
         draft = replace(draft, entered_at=at)
         scope = scope._replace(run=draft)
     if draft.entered_at < moment.enters_from.get(rule.name, 0):
-        return row
-    if enter.when is not None and not enter.when(scope):
-        return row
+        return None
+    return draft if enter.when is None or enter.when(scope) else None
+
+
+def _enter(
+    row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
+) -> Row:
     name = run_key(rule.name, key)
-    if rule.key == "pack" and name in row.runs:
-        row = _joined(row, rule, draft, row.coupons.get(happening.coupon_id or "", NO_COUPON), moment)
-    held = rule.holds is not None and _waits(row, draft)
-    draft = replace(draft, ends=_seen_ends(row, rule, draft, moment), held=held)
+    if rule.key != "pack" and not _may_enter(row, rule, name):
+        return row
+    draft = _draft(row, rule, enter, key, data, happening, moment)
+    if draft is None:
+        return row
+    if rule.key == "pack":
+        if name in row.runs:
+            row = _joined(row, rule, draft, row.coupons.get(happening.coupon_id or "", NO_COUPON), moment)
+        if not _may_enter(row, rule, name):
+            return row
+    ends, held = _seen_ends(row, rule, draft, moment), rule.holds is not None and _waits(row, draft)
+    if ends or held:
+        draft = replace(draft, ends=ends, held=held)
     before = _makes_room(row, rule, draft, row.runs.get(name, ()), moment)
     if before is None:
         return row
     moment.tally("runs", "entered", rule.name)
-    if draft.ends:
-        moment.tally("runs", "ended", rule.name)
     if draft.ends:  # its steps are timed when it comes back, by what is known then
+        moment.tally("runs", "ended", rule.name)
         run = replace(draft, due_at=due_of(row, rule, draft, 0, draft.entered_at, moment))
     else:
         run = schedule(row, rule, draft, draft.entered_at, moment)
@@ -413,14 +436,17 @@ def _comes_again(row: Row, rule: Rule, key: str) -> bool:
     return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
 
 
+def _may_enter(row: Row, rule: Rule, name: str) -> bool:
+    """Whether re-entry allows another run at all, whatever it is about to be."""
+    if rule.reentry == "once":
+        return rule.name not in row.entries
+    return rule.reentry != "every_key" or (name not in row.runs and name not in row.entries)
+
+
 def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], moment: Moment) -> tuple[Run, ...] | None:
     """The runs of this key that stay beside the new one; None when re-entry forbids it."""
     last = row.entries.get(rule.name)
-    if rule.reentry == "once" and last is not None:
-        return None
     if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
-        return None
-    if rule.reentry == "every_key" and (before or run_key(rule.name, draft.key) in row.entries):
         return None
     if draft.ends:
         return before
@@ -577,7 +603,7 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
         (run.rule, run.key, run.step, name, run)
         for name, runs in row.runs.items()
         for run in runs
-        if not run.ends and run.timer_at <= due_at
+        if run.timer_at <= due_at and not run.ends
     ]
     waiting.sort(key=lambda item: item[:3])
     contenders: list[Candidate] = []
@@ -653,13 +679,18 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
 
 def swept(row: Row, moment: Moment) -> Row:
     """The row without runs that nothing will come of any more (a trigger out until now could have been retracted)."""
-    kept: dict[str, tuple[Run, ...]] = {}
+    at_rest = {name for name, runs in row.runs.items() for run in runs if run.timer_at == NEVER or run.ends or run.held}
+    if not at_rest:
+        return row
     things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
-    for name, runs in row.runs.items():
-        left = tuple(run for run in runs if worth_keeping(run, moment) and not _forgotten(run, things))
-        if left:
-            kept[name] = left
-    return row if sum(map(len, kept.values())) == sum(map(len, row.runs.values())) else replace(row, runs=kept)
+    gone = {name: left for name in at_rest if len(left := _left(row.runs[name], things, moment)) != len(row.runs[name])}
+    if not gone:
+        return row
+    return replace(row, runs={name: left for name, runs in row.runs.items() if (left := gone.get(name, runs))})
+
+
+def _left(runs: tuple[Run, ...], things: set[str | None], moment: Moment) -> tuple[Run, ...]:
+    return tuple([run for run in runs if worth_keeping(run, moment) and not _forgotten(run, things)])
 
 
 def _forgotten(run: Run, things: set[str | None]) -> bool:

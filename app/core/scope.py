@@ -7,11 +7,11 @@ A name is looked up only when an expression mentions it. Names that do not apply
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
 from typing import Any, Literal, NamedTuple
 
 from app.core import calendar
 from app.core.policy import Policy
+from app.core.purchases import is_paid, last_order_at, paid_orders, purchase_before, usual_gap
 from app.core.row import NEVER, Cart, Coupon, Order, Row, Run, View
 from schemas.instant import DAY
 
@@ -37,8 +37,6 @@ class Variable(NamedTuple):
     read: Callable[[Scope], Any]
 
 
-#: A rhythm needs so many gaps between purchases to be the user's own.
-MIN_GAPS = 3
 #: Silence below these is never a sign, microseconds (product.md).
 AT_RISK_MIN = 30 * DAY
 CHURNED_MIN = 60 * DAY
@@ -67,15 +65,6 @@ def order_of(scope: Scope) -> Order:
     return scope.row.orders.get(scope.run.order_id or "", NO_ORDER)
 
 
-def is_paid(order: Order) -> bool:
-    """Whether the order counts as a purchase now."""
-    return (
-        order.paid_at is not None
-        and (order.cancelled_at is None or order.cancelled_at < order.paid_at)
-        and not order.refunded_whole
-    )
-
-
 def taken_back(order: Order) -> bool:
     """Whether the order was cancelled or refunded and so does not count, paid or not."""
     return (order.cancelled_at is not None or order.refunded_whole) and not is_paid(order)
@@ -85,29 +74,6 @@ def is_open(order: Order) -> bool:
     """Whether the order is placed (or its deposit paid) and neither paid nor cancelled."""
     begun = order.placed_at is not None or order.deposit_at is not None
     return begun and order.paid_at is None and order.cancelled_at is None
-
-
-def paid_orders(row: Row) -> int:
-    """Orders that count, split orders once."""
-    known = {o.parent_id or o.order_id for o in row.orders.values() if is_paid(o)}
-    return len(known) + row.old_orders + (row.baseline.orders if row.baseline else 0)
-
-
-def last_order_at(row: Row) -> int | None:
-    """The latest purchase that still counts."""
-    instants = [o.paid_at for o in row.orders.values() if is_paid(o) and o.paid_at is not None]
-    if row.old_last_order_at is not None:
-        instants.append(row.old_last_order_at)
-    if row.baseline and row.baseline.last_order_at is not None:
-        instants.append(row.baseline.last_order_at)
-    return max(instants, default=None)
-
-
-def purchase_before(row: Row, at: int) -> int | None:
-    """The latest purchase before an instant."""
-    instants = [o.paid_at for o in row.orders.values() if is_paid(o) and o.paid_at is not None and o.paid_at < at]
-    instants += [t for t in (row.old_last_order_at, row.baseline and row.baseline.last_order_at) if t and t < at]
-    return max(instants, default=None)
 
 
 def coupon_in_hand(row: Row, now: int) -> Coupon | None:
@@ -156,11 +122,9 @@ def _validity(coupon: Coupon) -> int:
 
 
 def _usual_gap(scope: Scope, until: int = NEVER) -> int:
-    """The mean gap between the purchases that are kept (those before an instant), those within a day being one."""
-    paid = (o.paid_at for o in scope.row.orders.values() if is_paid(o) and o.paid_at is not None)
-    instants = sorted(at for at in paid if at < until)
-    gaps = [later - earlier for earlier, later in pairwise(instants) if later - earlier >= DAY]
-    return sum(gaps) // len(gaps) if len(gaps) >= MIN_GAPS else scope.policy.usual_gap
+    """The user's own gap between purchases (those before an instant), else the shop's."""
+    own = usual_gap(scope.row, until)
+    return scope.policy.usual_gap if own is None else own
 
 
 def _of_user(kind: Kind, about: str, read: Callable[[Scope], Any]) -> Variable:

@@ -11,8 +11,9 @@ from app.core import calendar, ids
 from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.policy import StageMove
+from app.core.purchases import last_order_at, paid_orders
 from app.core.row import NEVER, Row, Run
-from app.core.scope import VARIABLES, Scope, last_order_at, paid_orders
+from app.core.scope import VARIABLES, Scope
 from schemas.instant import format_instant
 from schemas.triggers import Evidence, StageChange
 

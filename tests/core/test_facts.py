@@ -8,9 +8,10 @@ from decimal import Decimal
 import msgspec
 import pytest
 
-from app.core import facts, row, scope
+from app.core import facts, purchases, row
 from app.core.facts import Facts, Refused
 from app.core.row import Row, Sent
+from app.core.scope import usable
 from schemas import events as ev
 from tests.core.shop import (
     Desk,
@@ -64,8 +65,8 @@ def _plain(current: Row) -> dict[str, object]:
 
 def test_an_order_is_counted_once_though_it_is_placed_and_paid_and_paid_again() -> None:
     current = known(placed("o-1", "03-01"), paid("o-1", "03-01 12:05"), paid("o-1", "03-02"))
-    assert scope.paid_orders(current) == 1
-    assert scope.last_order_at(current) == at("03-01 12:05")
+    assert purchases.paid_orders(current) == 1
+    assert purchases.last_order_at(current) == at("03-01 12:05")
 
 
 def test_placing_an_order_that_is_paid_already_adds_only_when_it_was_placed() -> None:
@@ -81,44 +82,46 @@ def test_an_order_placed_twice_stays_as_it_was_placed_first() -> None:
 
 
 def test_a_placed_order_is_no_purchase() -> None:
-    assert scope.paid_orders(known(placed("o-1", "03-01"))) == 0
+    assert purchases.paid_orders(known(placed("o-1", "03-01"))) == 0
 
 
 def test_a_cancellation_after_the_payment_takes_the_order_back() -> None:
-    assert scope.paid_orders(agreed(paid("o-1", "03-01"), cancelled("o-1", "03-02"))) == 0
+    assert purchases.paid_orders(agreed(paid("o-1", "03-01"), cancelled("o-1", "03-02"))) == 0
 
 
 def test_a_cancellation_at_the_instant_of_the_payment_takes_the_order_back() -> None:
-    assert scope.paid_orders(agreed(paid("o-1", "03-01"), cancelled("o-1", "03-01"))) == 0
+    assert purchases.paid_orders(agreed(paid("o-1", "03-01"), cancelled("o-1", "03-01"))) == 0
 
 
 def test_a_payment_after_a_cancellation_stands() -> None:
-    assert scope.paid_orders(agreed(placed("o-1", "03-01"), cancelled("o-1", "03-02"), paid("o-1", "03-03"))) == 1
+    assert purchases.paid_orders(agreed(placed("o-1", "03-01"), cancelled("o-1", "03-02"), paid("o-1", "03-03"))) == 1
 
 
 def test_the_later_of_two_cancellations_counts() -> None:
-    assert scope.paid_orders(agreed(cancelled("o-1", "03-01"), paid("o-1", "03-02"), cancelled("o-1", "03-03"))) == 0
+    assert (
+        purchases.paid_orders(agreed(cancelled("o-1", "03-01"), paid("o-1", "03-02"), cancelled("o-1", "03-03"))) == 0
+    )
 
 
 def test_an_order_that_was_cancelled_and_is_paid_again_is_a_purchase_again() -> None:
     current = known(paid("o-1", "03-01"), cancelled("o-1", "03-02"), paid("o-1", "03-03"))
-    assert scope.paid_orders(current) == 1
-    assert scope.last_order_at(current) == at("03-03")
+    assert purchases.paid_orders(current) == 1
+    assert purchases.last_order_at(current) == at("03-03")
 
 
 def test_a_payment_older_than_the_one_that_was_cancelled_does_not_bring_the_order_back() -> None:
-    assert scope.paid_orders(known(paid("o-1", "03-02"), cancelled("o-1", "03-03"), paid("o-1", "03-01"))) == 0
+    assert purchases.paid_orders(known(paid("o-1", "03-02"), cancelled("o-1", "03-03"), paid("o-1", "03-01"))) == 0
 
 
 def test_parts_of_an_order_that_the_shop_split_count_as_one() -> None:
     parts = [paid(f"o-1{part}", "03-01", parent_order_id="o-1") for part in "ab"]
-    assert scope.paid_orders(agreed(*parts, paid("o-2", "03-02"))) == 2
+    assert purchases.paid_orders(agreed(*parts, paid("o-2", "03-02"))) == 2
 
 
 def test_a_split_order_counts_until_all_its_parts_are_refunded() -> None:
     parts = [paid(f"o-1{part}", "03-01", parent_order_id="o-1") for part in "ab"]
-    assert scope.paid_orders(agreed(*parts, refunded("o-1a", "03-02"))) == 1
-    assert scope.paid_orders(agreed(*parts, refunded("o-1a", "03-02"), refunded("o-1b", "03-02"))) == 0
+    assert purchases.paid_orders(agreed(*parts, refunded("o-1a", "03-02"))) == 1
+    assert purchases.paid_orders(agreed(*parts, refunded("o-1a", "03-02"), refunded("o-1b", "03-02"))) == 0
 
 
 def test_the_earliest_receipt_of_an_order_counts() -> None:
@@ -133,31 +136,31 @@ def test_a_refund_of_nothing_in_particular_is_one_of_the_whole_order() -> None:
     order = agreed(paid("o-1", "03-01", line()), refunded("o-1", "03-02")).orders["o-1"]
     assert order.refunded_whole
     assert order.returned_whole
-    assert not scope.is_paid(order)
+    assert not purchases.is_paid(order)
 
 
 def test_money_without_goods_takes_the_purchase_back_and_leaves_the_goods() -> None:
     order = agreed(paid("o-1", "03-01", line()), refunded("o-1", "03-02", goods_returned=False)).orders["o-1"]
-    assert not scope.is_paid(order)
+    assert not purchases.is_paid(order)
     assert facts.groups_of(order)["milk_powder"].units == 1
 
 
 def test_the_whole_sum_in_parts_is_a_refund_of_the_order_and_its_goods() -> None:
     parts = refunded("o-1", "03-02", "60.00"), refunded("o-1", "03-03", "40.00")
     order = agreed(paid("o-1", "03-01", line()), *parts).orders["o-1"]
-    assert not scope.is_paid(order)
+    assert not purchases.is_paid(order)
     assert facts.groups_of(order)["milk_powder"].units == 0
 
 
 def test_the_whole_sum_for_goods_that_stay_leaves_the_goods() -> None:
     order = agreed(paid("o-1", "03-01", line()), refunded("o-1", "03-02", "100.00", goods_returned=False)).orders["o-1"]
-    assert not scope.is_paid(order)
+    assert not purchases.is_paid(order)
     assert facts.groups_of(order)["milk_powder"].units == 1
 
 
 def test_a_part_of_the_sum_changes_neither_the_purchase_nor_the_goods() -> None:
     order = agreed(paid("o-1", "03-01", line()), refunded("o-1", "03-02", "99.99")).orders["o-1"]
-    assert scope.is_paid(order)
+    assert purchases.is_paid(order)
     assert facts.groups_of(order)["milk_powder"].units == 1
 
 
@@ -166,7 +169,7 @@ def test_every_piece_back_is_a_refund_of_the_order_whatever_the_sum() -> None:
     order = agreed(placed("o-1", "03-01"), paid("o-1", "03-01", line(quantity=2), line("daily_goods")), back).orders[
         "o-1"
     ]
-    assert not scope.is_paid(order)
+    assert not purchases.is_paid(order)
     assert {name: group.units for name, group in facts.groups_of(order).items()} == {"milk_powder": 0, "daily_goods": 0}
 
 
@@ -177,7 +180,7 @@ def test_pieces_that_come_back_are_taken_off_the_lines_of_their_product() -> Non
         refunded("o-1", "03-03", lines={"milk_powder": 1}),
     ).orders["o-1"]
     assert facts.groups_of(order)["milk_powder"] == facts.Group(1, False, 1, "p-milk_powder", None, None)
-    assert scope.is_paid(order)
+    assert purchases.is_paid(order)
 
 
 def test_a_refund_of_lines_that_comes_before_the_payment_waits_for_it_though_the_order_was_placed() -> None:
@@ -200,7 +203,7 @@ def test_a_refund_is_counted_once_by_its_own_id() -> None:
     first, again = (refunded("o-1", day, "60.00", refund_id="r-1") for day in ("03-02", "03-03"))
     order = agreed(paid("o-1", "03-01"), first, again).orders["o-1"]
     assert order.refunded_minor == 6000
-    assert scope.is_paid(order)
+    assert purchases.is_paid(order)
 
 
 def test_a_refund_in_another_currency_than_the_order_is_refused() -> None:
@@ -256,7 +259,7 @@ def test_a_line_without_a_type_runs_out_by_its_category() -> None:
 
 def test_a_coupon_used_in_an_order_is_free_again_when_the_order_is_taken_back() -> None:
     events = issued("c-1", "03-01"), paid("o-1", "03-02", coupons_used=("c-1",)), refunded("o-1", "03-03")
-    assert scope.usable(agreed(*events).coupons["c-1"])
+    assert usable(agreed(*events).coupons["c-1"])
 
 
 def test_a_coupon_redeemed_in_an_order_is_free_again_though_the_cancellation_came_before_the_payment() -> None:
@@ -266,7 +269,7 @@ def test_a_coupon_redeemed_in_an_order_is_free_again_though_the_cancellation_cam
         paid("o-1", "03-02"),
         cancelled("o-1", "03-03"),
     )
-    assert scope.usable(current.coupons["c-1"])
+    assert usable(current.coupons["c-1"])
 
 
 def test_a_coupon_that_an_order_gave_is_gone_with_the_order() -> None:
@@ -274,7 +277,7 @@ def test_a_coupon_that_an_order_gave_is_gone_with_the_order() -> None:
         (paid("o-1", "03-01", coupons_issued=(terms("c-1"),)), refunded("o-1", "03-02"), redeemed("c-1", "03-05"))
     ):
         current = known(*events)
-        assert not scope.usable(current.coupons["c-1"])
+        assert not usable(current.coupons["c-1"])
 
 
 def test_a_refund_of_a_part_leaves_the_coupons_as_they_are() -> None:
@@ -283,7 +286,7 @@ def test_a_refund_of_a_part_leaves_the_coupons_as_they_are() -> None:
         paid("o-1", "03-02", coupons_used=("c-1",), coupons_issued=(terms("c-2"),)),
         refunded("o-1", "03-03", "10.00"),
     )
-    assert [name for name, coupon in current.coupons.items() if scope.usable(coupon)] == ["c-2"]
+    assert [name for name, coupon in current.coupons.items() if usable(coupon)] == ["c-2"]
 
 
 def test_a_lock_does_not_outlive_the_order_that_the_coupon_was_used_in() -> None:
@@ -305,7 +308,7 @@ def test_a_lock_for_another_order_outlives_the_one_that_was_taken_back() -> None
         refunded("o-1", "03-04"),
     )
     coupon = current.coupons["c-1"]
-    assert scope.usable(coupon)
+    assert usable(coupon)
     assert (coupon.locked_at, coupon.locked_by) == (at("03-03"), "o-2")
 
 
@@ -326,15 +329,13 @@ def test_a_coupon_in_an_order_is_issued_by_it() -> None:
 
 
 def test_the_life_of_a_coupon_is_the_same_whatever_arrives_first() -> None:
-    assert not scope.usable(agreed(issued("c-1", "03-01"), redeemed("c-1", "03-02")).coupons["c-1"])
-    assert not scope.usable(agreed(issued("c-1", "03-01"), revoked("c-1", "03-02")).coupons["c-1"])
-    assert scope.usable(
-        agreed(issued("c-1", "03-01"), redeemed("c-1", "03-02"), returned("c-1", "03-03")).coupons["c-1"]
-    )
+    assert not usable(agreed(issued("c-1", "03-01"), redeemed("c-1", "03-02")).coupons["c-1"])
+    assert not usable(agreed(issued("c-1", "03-01"), revoked("c-1", "03-02")).coupons["c-1"])
+    assert usable(agreed(issued("c-1", "03-01"), redeemed("c-1", "03-02"), returned("c-1", "03-03")).coupons["c-1"])
     locking = issued("c-1", "03-01"), locked("c-1", "03-02"), returned("c-1", "03-03")
     assert agreed(*locking).coupons["c-1"].locked_at is None
     assert agreed(*locking, locked("c-1", "03-04")).coupons["c-1"].locked_at == at("03-04")
-    assert not scope.usable(agreed(*locking, redeemed("c-1", "03-04")).coupons["c-1"])
+    assert not usable(agreed(*locking, redeemed("c-1", "03-04")).coupons["c-1"])
 
 
 def test_a_coupon_is_revoked_and_redeemed_once() -> None:
@@ -356,8 +357,8 @@ def orders(count: int, first_day: int = 0) -> list[ev.OrderPaid]:
 def test_orders_that_are_summarised_still_count() -> None:
     current = known(*orders(100))
     assert len(current.orders) == row.MAX_ORDERS
-    assert scope.paid_orders(current) == 100
-    assert scope.last_order_at(current) == at("01-01") + 99 * 86_400_000_000
+    assert purchases.paid_orders(current) == 100
+    assert purchases.last_order_at(current) == at("01-01") + 99 * 86_400_000_000
     assert current.old_spend_minor == {"CNY": (100 - row.MAX_ORDERS) * 10000}
 
 
@@ -372,7 +373,7 @@ def test_an_order_that_was_summarised_changes_nothing_any_more() -> None:
 def test_a_late_order_older_than_all_that_are_kept_is_not_lost() -> None:
     current = known(*orders(row.MAX_ORDERS, first_day=10), paid("o-late", "01-02"))
     assert "o-late" in current.orders
-    assert scope.paid_orders(current) == row.MAX_ORDERS + 1
+    assert purchases.paid_orders(current) == row.MAX_ORDERS + 1
 
 
 def test_an_open_order_that_made_room_can_still_be_paid() -> None:
@@ -380,7 +381,7 @@ def test_an_open_order_that_made_room_can_still_be_paid() -> None:
     assert "o-open" not in current.orders
     after = facts.apply(current, paid("o-open", "12-01"))
     assert isinstance(after, Facts)
-    assert scope.paid_orders(after.row) == row.MAX_ORDERS + 1
+    assert purchases.paid_orders(after.row) == row.MAX_ORDERS + 1
 
 
 def test_a_cancelled_order_that_made_room_cannot_be_paid_by_an_older_event() -> None:
@@ -392,21 +393,21 @@ def test_a_cancelled_order_that_made_room_cannot_be_paid_by_an_older_event() -> 
 
 def test_a_refund_that_comes_before_its_order_is_kept_though_there_are_many_orders() -> None:
     current = known(*orders(row.MAX_ORDERS), refunded("o-new", "12-02"), paid("o-new", "12-01"))
-    assert scope.paid_orders(current) == row.MAX_ORDERS
+    assert purchases.paid_orders(current) == row.MAX_ORDERS
 
 
 def test_a_part_of_a_split_order_that_made_room_is_not_counted_beside_the_other_part() -> None:
     parts = [paid(f"o-s{part}", f"01-01 1{part}:00", parent_order_id="o-s") for part in (0, 1)]
     current = known(*parts, *orders(row.MAX_ORDERS - 1))
     assert "o-s0" not in current.orders
-    assert scope.paid_orders(current) == row.MAX_ORDERS
-    assert scope.paid_orders(known(*parts, *orders(row.MAX_ORDERS))) == row.MAX_ORDERS + 1
+    assert purchases.paid_orders(current) == row.MAX_ORDERS
+    assert purchases.paid_orders(known(*parts, *orders(row.MAX_ORDERS))) == row.MAX_ORDERS + 1
 
 
 def test_an_unpaid_order_leaves_no_sum_behind() -> None:
     current = known(cancelled("o-c", "01-01 11:00"), *orders(row.MAX_ORDERS))
     assert "o-c" not in current.orders
-    assert scope.paid_orders(current) == row.MAX_ORDERS
+    assert purchases.paid_orders(current) == row.MAX_ORDERS
     assert current.old_spend_minor == {}
 
 
@@ -482,15 +483,15 @@ def test_the_earliest_registration_and_the_latest_login_count() -> None:
 def test_a_baseline_brings_what_was_before_our_first_event() -> None:
     before = baseline("03-05", "2020-01-01", 7, "2026-02-01", spend=Decimal("700.00"), currency="CNY")
     current = agreed(before, event(ev.UserRegistered, "03-01"), paid("o-1", "03-02"))
-    assert scope.paid_orders(current) == 8
-    assert scope.last_order_at(current) == at("03-02")
+    assert purchases.paid_orders(current) == 8
+    assert purchases.last_order_at(current) == at("03-02")
     assert current.registered_at == at("2020-01-01")
     assert current.baseline.spend_minor == 70000
 
 
 def test_a_baseline_alone_knows_the_last_order_and_may_know_no_spend() -> None:
     current = known(baseline("03-05", "2020-01-01", 7, "2026-02-01"))
-    assert scope.last_order_at(current) == at("2026-02-01")
+    assert purchases.last_order_at(current) == at("2026-02-01")
     assert current.baseline.spend_minor == 0
 
 
@@ -533,7 +534,7 @@ def test_a_refused_event_may_be_sent_again_once_it_is_mended() -> None:
     wrong = refunded("o-1", "03-02", "100.00", currency="EUR")
     desk.say(wrong, msgspec.structs.replace(wrong, currency="CNY"))
     assert len(desk.refused) == 1
-    assert scope.paid_orders(desk.row) == 0
+    assert purchases.paid_orders(desk.row) == 0
 
 
 def test_orders_and_coupons_lead_to_the_same_messages_whatever_arrives_first() -> None:

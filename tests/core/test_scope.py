@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from app.core.policy import Policy
+from app.core.purchases import is_paid, last_order_at, paid_orders
 from app.core.row import NEVER, Baseline, Coupon, Mark, Order, OrderLine, Row, Run
-from app.core.scope import VARIABLES, Scope, coupon_of, is_paid, last_order_at, paid_orders, runs_out_at, taken_back
+from app.core.scope import VARIABLES, Scope, coupon_of, runs_out_at, taken_back
 from tests.core.shop import DAY, at
 
 BOUGHT = at("03-01")

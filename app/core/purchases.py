@@ -1,0 +1,115 @@
+"""A user's purchases, as far as the row keeps them: which orders count, and the rhythm they make.
+
+Rules ask for the same few numbers again and again while a row stays as it is, so the latest answer is kept. A row's
+collections are never edited in place: the same dictionary of orders always means the same purchases.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from itertools import pairwise
+from typing import NamedTuple
+
+from app.core.row import Order, Row
+from schemas.instant import DAY
+
+#: A rhythm needs so many gaps between purchases to be the user's own.
+MIN_GAPS = 3
+
+
+class Purchases(NamedTuple):
+    """What the kept orders of a row come to."""
+
+    instants: tuple[int, ...]
+    """When those that count were paid, the earliest first."""
+    orders: int
+    """How many count, split orders once."""
+    paid: tuple[tuple[int, str, Order], ...]
+    """(paid_at, order_id, order) of all that were ever paid, whether they still count or not, the earliest first."""
+    in_case: bool
+    """An after-sale case is open about one of the orders."""
+
+
+class _Latest:
+    __slots__ = ("found", "orders")
+
+    def __init__(self) -> None:
+        self.orders: dict[str, Order] | None = None
+        self.found = Purchases((), 0, (), False)
+
+
+_latest = _Latest()
+
+
+def purchases(row: Row) -> Purchases:
+    """The purchases of a row."""
+    if _latest.orders is not row.orders:
+        _latest.found, _latest.orders = _purchases(row.orders), row.orders
+    return _latest.found
+
+
+def _purchases(orders: dict[str, Order]) -> Purchases:
+    paid = [(order.paid_at, order.order_id, order) for order in orders.values() if order.paid_at is not None]
+    paid.sort()
+    counted = [order for _, _, order in paid if is_paid(order)]
+    return Purchases(
+        tuple([order.paid_at or 0 for order in counted]),
+        len({order.parent_id or order.order_id for order in counted}),
+        tuple(paid),
+        any(order.cases for order in orders.values()),
+    )
+
+
+def paid_since(row: Row, at: int) -> list[Order]:
+    """Orders that were paid at this instant or later, whether they still count or not."""
+    paid = purchases(row).paid
+    first = len(paid)
+    while first and paid[first - 1][0] >= at:
+        first -= 1
+    return [order for _, _, order in paid[first:]]
+
+
+def is_paid(order: Order) -> bool:
+    """Whether the order counts as a purchase now."""
+    return (
+        order.paid_at is not None
+        and (order.cancelled_at is None or order.cancelled_at < order.paid_at)
+        and not order.refunded_whole
+    )
+
+
+def paid_orders(row: Row) -> int:
+    """Orders that count, split orders once."""
+    return purchases(row).orders + row.old_orders + (row.baseline.orders if row.baseline else 0)
+
+
+def last_order_at(row: Row) -> int | None:
+    """The latest purchase that still counts."""
+    instants = [*purchases(row).instants[-1:]]
+    if row.old_last_order_at is not None:
+        instants.append(row.old_last_order_at)
+    if row.baseline and row.baseline.last_order_at is not None:
+        instants.append(row.baseline.last_order_at)
+    return max(instants, default=None)
+
+
+def purchase_before(row: Row, at: int) -> int | None:
+    """The latest purchase before an instant."""
+    instants = [t for t in purchases(row).instants if t < at][-1:]
+    instants += [t for t in (row.old_last_order_at, row.baseline and row.baseline.last_order_at) if t and t < at]
+    return max(instants, default=None)
+
+
+def usual_gap(row: Row, until: int) -> int | None:
+    """The mean gap between the purchases that are kept (those before an instant), those within a day being one; None
+    when they are too few to make a rhythm."""
+    instants = purchases(row).instants
+    if instants and instants[-1] >= until:
+        instants = tuple([at for at in instants if at < until])
+    return _mean_gap(instants)
+
+
+@lru_cache(maxsize=64)
+def _mean_gap(instants: tuple[int, ...]) -> int | None:
+    gaps = [later - earlier for earlier, later in pairwise(instants) if later - earlier >= DAY]
+    return sum(gaps) // len(gaps) if len(gaps) >= MIN_GAPS else None

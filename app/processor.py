@@ -22,7 +22,7 @@ from app.core.facts import Refused
 from app.core.guardrails import rate
 from app.core.guardrails.rate import Budget, SlotTaken
 from app.core.moment import Moment
-from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer
+from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer, require_readable
 from app.core.rules import Catalogue
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
@@ -170,6 +170,7 @@ class Processor:
         self._heap: list[tuple[int, str]] = []
         self._timers: dict[str, int] = {}
         self._meta = _Meta()
+        self._fresh = True  # nothing was ever written here
         self._meta_dirty = False
         self._noted = BEGINNING  # merged time as the changelog has it
         self._now = BEGINNING
@@ -197,6 +198,8 @@ class Processor:
         """Takes a changelog record; the last one of a key counts."""
         if key == META_KEY:
             self._meta = msgspec.msgpack.decode(value, type=_Meta) if value else _Meta()
+            self._fresh = value is None
+            require_readable(self._meta.row_version)
         elif key.startswith(QUARANTINE_PREFIX):
             name, _, offset = key[len(QUARANTINE_PREFIX) :].decode().partition("\x00")
             self._quarantined.pop((name, int(offset)), None)
@@ -320,8 +323,9 @@ class Processor:
         """A rule that first runs here is active from now on: its start policy counts from this instant."""
         if self._sends_from is not None:
             return
-        if self.plan.state_version is not None and self.plan.state_version > self._meta.row_version:
-            self._meta.row_version = self.plan.state_version
+        version = self.plan.state_version
+        if version is not None and (version > self._meta.row_version or self._fresh):
+            self._meta.row_version = version
             self._meta_dirty = True
         sends: dict[str, int] = {}
         now = self._meta.merged if self.plan.clock == "events" else self._now

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo, available_timezones
 
+from app.core.row import ROW_VERSION
+
 PREFIX: Final = "LIFECYCLE_"
 
 INPUTS: Final = ("orders", "logins", "browse", "coupons", "profiles", "feedback")
@@ -277,7 +279,7 @@ SETTINGS: Final[Sequence[_Setting]] = (
     _Setting("ON_REJECT_CEILING", _choice("alarm", "stop"), "alarm", "Whether the shard then stops, too."),
     _Setting(
         "STATE_VERSION",
-        _whole(1, 255, 1),
+        _whole(1, ROW_VERSION, ROW_VERSION),
         None,
         "Set it once all workers run the release that brought a new row version: from then on rows are written in it.",
     ),

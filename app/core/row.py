@@ -283,6 +283,9 @@ class Row(msgspec.Struct, array_like=True):
 class NewerRow(Exception):
     """A row written by a newer version of this software."""
 
+    #: Its words name versions, never data: logs may show them.
+    safe_to_log = True
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Row)
@@ -313,23 +316,23 @@ def encode(row: Row, version: int = ROW_VERSION) -> bytes:
 
 def encoded_timer(data: bytes) -> int:
     """The next timer of an encoded row. Raises NewerRow."""
-    if data[0] > ROW_VERSION:
-        raise _newer(data[0])
+    require_readable(data[0])
     return int.from_bytes(data[1:9], "big")
 
 
 def decode(data: bytes) -> Row:
     """The row of `encode`. Raises NewerRow with a sentence for the operator."""
-    if data[0] > ROW_VERSION:
-        raise _newer(data[0])
+    require_readable(data[0])
     return _decoder.decode(memoryview(data)[9:])
 
 
-def _newer(version: int) -> NewerRow:
-    return NewerRow(
-        f"The state holds a row of version {version}; this worker reads up to {ROW_VERSION}. "
-        "A newer worker has finalised its format: run that version (or newer) here too."
-    )
+def require_readable(version: int) -> None:
+    """Raises NewerRow unless this worker reads rows of this version."""
+    if version > ROW_VERSION:
+        raise NewerRow(
+            f"The state holds a row of version {version}; this worker reads up to {ROW_VERSION}. "
+            "A newer worker has finalised its format: run that version (or newer) here too."
+        )
 
 
 def remembers(ledger: bytes, hashed: bytes) -> bool:

@@ -719,6 +719,26 @@ def test_a_deployment_that_is_finalised_writes_the_newer_rows(monkeypatch: pytes
     assert shard.sent() == ["a", "b", "c"]
 
 
+def test_a_new_deployment_may_begin_with_an_older_version_while_older_workers_share_its_shards() -> None:
+    shard = Shard(inputs=("orders",), state_version=1).run(order("03-01", "a"))
+    assert shard.changelog[b"u-1"][0] == 1
+    shard.reopen().run(order("03-02", "b"))
+    assert shard.changelog[b"u-1"][0] == 1
+    shard.reopen(state_version=row.ROW_VERSION).run(order("03-03", "c"))
+    assert shard.changelog[b"u-1"][0] == row.ROW_VERSION
+    shard.reopen(state_version=1).run(order("03-04", "d"))
+    assert shard.changelog[b"u-1"][0] == row.ROW_VERSION  # what is finalised stays so
+    assert shard.sent() == ["a", "b", "c", "d"]
+
+
+def test_a_shard_that_was_finalised_by_a_newer_release_is_refused_before_a_row_of_it_is_met() -> None:
+    shard = Shard(inputs=("orders",)).run(order("03-01", "a"))
+    meta = msgspec.msgpack.decode(shard.changelog[META_KEY])
+    shard.changelog[META_KEY] = msgspec.msgpack.encode(meta | {"row_version": row.ROW_VERSION + 1})
+    with pytest.raises(row.NewerRow, match="A newer worker has finalised its format"):
+        shard.reopen()
+
+
 # -- its own record of where its inputs are
 
 

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from app.core.row import ROW_VERSION
 from app.settings import INPUTS, SETTINGS, Settings, SettingsError, Start, duration, load_settings
 from schemas.events import INPUT_TOPICS
 
@@ -124,6 +125,7 @@ def test_every_wrong_setting_is_reported_at_once_each_with_its_fix(tmp_path: Pat
             "an IANA time zone such as Asia/Shanghai or UTC (did you mean Asia/Shanghai?).",
         ),
         "UNKNOWN_TYPES": ("warn", "ignore or reject."),
+        "STATE_VERSION": (str(ROW_VERSION + 1), f"a whole number from 1 to {ROW_VERSION}, e.g. {ROW_VERSION}."),
         "RULES": (str(tmp_path / "none"), "a directory that exists; create it or correct the path."),
         "START": (
             "since:2026-01-01",

@@ -48,6 +48,7 @@ FAULTS = (
     Fault("join and leave", workers.joining_and_leaving, (5,), (16,), options={"rate": 150}),
     Fault("all workers and files lost", workers.all_lost, (2,), (5,)),
     Fault("deploy adds an input", workers.deploy, (5,), (10, 10), options={"inputs": "orders,logins,browse,profiles"}),
+    Fault("upgrade, back, upgrade", workers.upgrade, (1,), (2,), options={"rules": THREE}),
     Fault("broker stopped 20 s", brokers.stopped, (1,), (3,)),
     Fault("broker kill -9", brokers.killed, (2,), (8,)),
     Fault("broker silent 20 s", brokers.silent, (1,), (2,)),

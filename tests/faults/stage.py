@@ -213,7 +213,10 @@ class Stage:
         files = self.directory / f"data-{name}"
         files.mkdir(exist_ok=True)
         rules = self.settings.rules or rulebook.SHIPPED
-        worker = Worker(self.settings, self.directory, name, Worker.REAL, **{"data_dir": files, "rules": rules, **more})
+        options: dict[str, Any] = {"command": Worker.REAL, "data_dir": files, "rules": rules, **more}
+        if self.settings.state_version is not None:
+            options.setdefault("state_version", self.settings.state_version)
+        worker = Worker(self.settings, self.directory, name, **options)
         assert name not in self.workers or self.workers[name].process.poll() is not None, f"{name} still runs"
         self.workers[name] = worker
         return worker.start()
@@ -267,9 +270,13 @@ class Stage:
 
     # -------------------------------------------------------------------------------------------------- the verdict
 
-    async def verdict(self, given: Callable[[], Awaitable[outcome.Logs]] | None = None) -> Verdict:
+    async def verdict(
+        self,
+        given: Callable[[], Awaitable[outcome.Logs]] | None = None,
+        seen: Callable[[Left], Left] = lambda left: left,
+    ) -> Verdict:
         """End the load, wait until all of it has been applied, stop the workers; then compare with an undisturbed run
-        over the same logs (or over what `given` says that the shards were given)."""
+        over the same logs (or over what `given` says that the shards were given), both as they are `seen`."""
         await self.load.finish()
         await self.all_applied()
         logs = await (given() if given else outcome.read(self.settings, self.settings.inputs))
@@ -278,7 +285,7 @@ class Stage:
         await self.stop()
         found = await outcome.left_by(self.settings)
         self.torn = outcome.count_torn(found, await outcome.left_by(self.settings, "read_uncommitted"))
-        verdict = outcome.compare(wanted, found)
+        verdict = outcome.compare(seen(wanted), seen(found))
         if verdict.triggers < 50:
             raise Failed(f"only {verdict.triggers} triggers were expected: the load was too small to show anything")
         return verdict

@@ -15,6 +15,7 @@ import pytest
 
 from app.settings import load_settings
 from schemas.instant import format_instant, parse_instant
+from tests.catalogues import THREE
 from tests.faults import brokers, logs, workers
 from tests.faults.outcome import Left, Place, Verdict, Written, compare, undisturbed
 from tests.faults.run import Fault, Ground, Line, run, shown
@@ -22,7 +23,7 @@ from tests.faults.stage import Stage
 from tests.faults.stream import Shop
 
 SEED = 20_260_301
-SMALL = {"users": 80, "rate": 80}
+SMALL: dict[str, object] = {"users": 80, "rate": 80}
 on_kafka = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
 
 
@@ -37,9 +38,11 @@ def ground() -> Iterator[Ground]:
         logging.getLogger(library).setLevel(logging.NOTSET)
 
 
-async def survived(ground: Ground, act: Callable[[Stage, int], Awaitable[Verdict]], size: int) -> Line:
+async def survived(
+    ground: Ground, act: Callable[[Stage, int], Awaitable[Verdict]], size: int, **options: object
+) -> Line:
     """The fault's line of the table; nothing in it is anything but zero."""
-    line = await run(ground, Fault(act.__name__, act, (size,), (), options=SMALL), (size,), SEED)
+    line = await run(ground, Fault(act.__name__, act, (size,), (), options=SMALL | options), (size,), SEED)
     assert line.clean, "\n".join([shown(line), *line.verdict.examples, line.failed])
     assert line.verdict.triggers > 100
     return line
@@ -60,6 +63,12 @@ class TestOnKafka:
         line = await survived(ground, brokers.killed_then_sigterm, 1)
         assert line.kills == 2
         assert "SIGTERM with the broker killed: gone after " in line.told[0]
+
+    async def test_a_new_row_version_is_rolled_out_back_and_out_again_and_the_old_release_refuses_it_once_finalised(
+        self, ground: Ground
+    ) -> None:
+        [said] = (await survived(ground, workers.upgrade, 1, rules=THREE)).told
+        assert "this worker reads up to 1" in said
 
     async def test_records_deleted_before_they_were_read_stop_their_shard_alone(self, ground: Ground) -> None:
         [said] = (await survived(ground, logs.deleted, 1)).told

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from app import topics
+from tests.faults import outcome
 from tests.faults.outcome import Verdict
 from tests.faults.stage import INPUTS, SESSION_SECONDS, Failed, Stage, shards, until
 
@@ -199,3 +200,66 @@ async def deploy(stage: Stage, size: int) -> Verdict:
     stage.shop.read_by(INPUTS)
     await asyncio.sleep(size)
     return await stage.verdict()
+
+
+async def upgrade(stage: Stage, size: int) -> Verdict:
+    """A release with a new row version, under load: one worker after the other is replaced, then all of it is rolled
+    back, and done again (`size` times); only then it is finalised. A worker of the old release that comes now refuses
+    the newer rows with a sentence, writes nothing, and costs nothing."""
+    stage.change(state_version=1)
+    stage.shop.read_by(stage.settings.inputs, silent="profiles")  # rows of version 1 hold no consents
+    for name in ("a", "b"):
+        stage.start(name, command=OLD_RELEASE)
+    stage.load.start()
+    await stage.ready()
+    await stage.moves(200)
+    for _ in range(size):
+        await _replaced(stage)
+        await _replaced(stage, command=OLD_RELEASE)
+    await _replaced(stage)
+    await _written_in(stage, 1)
+    stage.change(state_version=2)
+    await _replaced(stage)
+    await _written_in(stage, 2)
+    await _refused_by_the_old(stage)
+    return await stage.verdict(seen=lambda left: outcome.in_version(left, 1))
+
+
+OLD_RELEASE = ("-m", "tests.faults.old_release")
+
+
+async def _replaced(stage: Stage, **more: object) -> None:
+    """Both workers by others, one after the other, while events flow."""
+    for name in ("a", "b"):
+        code, _ = await asyncio.to_thread(stage.workers[name].stop)
+        if code != 0:
+            raise Failed(f"{name} ended with {code}:\n{stage.workers[name].log()[-3000:]}")
+        stage.start(name, **more)
+        await _all_shards_open(stage)
+        await stage.pause(0.0, 1.0)
+    await stage.moves(20)
+
+
+async def _written_in(stage: Stage, version: int) -> None:
+    """The newest row of each shard is of this version, and none is of a later one."""
+    left = await outcome.read(stage.settings, [topics.CHANGELOG])
+    for (_, shard), log in left.items():
+        found = [record.value[0] for record in log if record.key and record.value and record.key[0]]
+        if found[-1] != version or max(found) > version:
+            raise Failed(f"shard {shard} writes rows of version {found[-1]}, not {version}")
+
+
+async def _refused_by_the_old(stage: Stage) -> None:
+    """An old worker takes shards over: they stop there and say why; when it has gone, the others go on."""
+    before = await stage.committed()
+    late = stage.start("late", command=OLD_RELEASE, state_version=1)
+    said = "The state holds a row of version 2; this worker reads up to 1. A newer worker has finalised its format"
+    await until(lambda: said in late.get("ready")[1], 60, lambda: f"{late.get('ready')}\n{late.log()[-3000:]}")
+    stage.told.append(f"the old release said: {late.get('ready')[1].strip()}")
+    if late.metric("lifecycle_events_total"):
+        raise Failed("the old release went on nevertheless")
+    await asyncio.to_thread(late.stop)
+    await _all_shards_open(stage)
+    after = await stage.committed()
+    if any(after[tp] < offset for tp, offset in before.items()):
+        raise Failed("committed offsets went back")

@@ -336,7 +336,8 @@ class Shard:
         kinds = Counter[str]()
         for (kind, *_), times in batch.counts.items():
             kinds[kind] += times
-        self._metrics.count(Counter(batch.counts), self.number)
+        self._metrics.count(Counter(batch.counts))
+        self._metrics.consecutive_rejects.labels(str(self.number)).set(batch.consecutive_rejects)
         self._metrics.batch_events.observe(sum(kinds[kind] for kind in _HANDLED))
         self._metrics.batch_seconds.observe(seconds)
 

@@ -27,7 +27,7 @@ from app.core.problems import CatalogueError
 from app.http import HttpProblem, HttpServer
 from app.metrics import Metrics
 from app.processor import Plan, Processor
-from app.settings import Settings, SettingsError, load_settings
+from app.settings import Settings, SettingsError, load_settings, start_policy
 from schemas.codec import DecodeOptions
 
 log = logging.getLogger(__name__)
@@ -41,10 +41,6 @@ _STOP_SECONDS: Final = 25.0
 
 def build_plan(settings: Settings) -> Plan:
     """What all shards share. Raises CatalogueError with all mistakes of the rules."""
-    start = ""
-    if settings.start is not None:
-        since = settings.start.kind == "since"
-        start = f"since:{settings.start.since}" if since else settings.start.kind.replace("_", "-")
     return Plan(
         inputs=settings.inputs,
         partitions=settings.partitions,
@@ -56,7 +52,7 @@ def build_plan(settings: Settings) -> Plan:
         ),
         catalogue=rulebook.load(settings.rules),
         app_id=settings.app_id,
-        start=start,
+        start=start_policy(settings),
         reject_ceiling=settings.reject_ceiling,
         stop_at_ceiling=settings.on_reject_ceiling == "stop",
         state_version=settings.state_version,

@@ -100,7 +100,7 @@ class Metrics:
         self.merged_time = self._gauge("merged_time_seconds", "Instant up to which all inputs are applied.", "shard")
         # gauge, records: in Kafka and not yet applied, per shard and input.
         self.consumer_lag = self._gauge("consumer_lag_records", "Records not yet applied.", "shard", "input")
-        # gauge, messages: rejected in a shard since the last batch with a good one. High: an upstream service broke.
+        # gauge, messages: rejected in a shard since the last good one. High: an upstream service broke.
         self.consecutive_rejects = self._gauge("consecutive_rejects", "Rejected messages in a row.", "shard")
         # gauge, seconds: how long an open upstream transaction has kept us from an input's newest records; 0 = none.
         self.hanging_transaction = self._gauge(
@@ -121,26 +121,20 @@ class Metrics:
             "lifecycle_batch_seconds", "Duration of a batch, commit included.", buckets=_SECONDS, registry=self.registry
         )
 
-    def count(self, counts: Counts[tuple[str, ...]], shard: int | None = None) -> None:
+    def count(self, counts: Counts[tuple[str, ...]]) -> None:
         """Add a shard's counts of a batch (app.processor.Batch.counts): the first word names the metric, the others its
         labels.
 
         Call it when the batch's transaction is committed. A name unknown here is never an error in production: it
         shows in `lifecycle_unnamed_counts_total`.
         """
-        good = rejected = 0
         for (kind, *labels), times in counts.items():
-            good += times if kind == "events" else 0
-            rejected += times if kind == "rejects" else 0
             counter = self._counters.get(kind)
             if counter is None or len(labels) != len(counter._labelnames):
                 self.unnamed_counts.inc(times)
                 continue
             bounded = (self._bounded(f"{kind}.{place}", label) for place, label in enumerate(labels))
             counter.labels(*bounded).inc(times)
-        if shard is not None:
-            in_a_row = self.consecutive_rejects.labels(str(shard))
-            in_a_row.set(0) if good else in_a_row.inc(rejected)
 
     def _bounded(self, place: str, label: str) -> str:
         names = self._names.setdefault(place, set())

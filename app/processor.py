@@ -74,6 +74,8 @@ class Batch(NamedTuple):
     outputs: list[Output]
     offsets: dict[str, int]
     counts: Counter[tuple[str, ...]]
+    consecutive_rejects: int = 0
+    """So many messages in a row could not be used when it was taken."""
 
 
 class Plan(NamedTuple):
@@ -658,7 +660,7 @@ class Processor:
         self._meta.read_up_to.update(self._offsets)
         rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))
         self._noted = self._meta.merged
-        batch = Batch(rows, self._outputs, self._offsets, self._counts)
+        batch = Batch(rows, self._outputs, self._offsets, self._counts, self.consecutive_rejects)
         self._dirty, self._outputs, self._offsets, self._counts = {}, [], {}, Counter()
         self._meta_dirty = False
         while len(self._hot) > HOT_ROWS:
@@ -666,6 +668,11 @@ class Processor:
         if len(self._heap) > len(self._timers) + STALE_TIMERS:
             self._build_heap()
         return batch
+
+
+def active_since(meta: bytes) -> dict[str, int]:
+    """By rule, of a shard's own changelog record: merged time when the rule first ran there."""
+    return msgspec.msgpack.decode(meta, type=_Meta).active_since
 
 
 def partition_of(key: bytes, partitions: int, partitioner: str) -> int:

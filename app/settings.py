@@ -323,6 +323,14 @@ SETTINGS: Final[Sequence[_Setting]] = (
 )
 
 
+def start_policy(settings: Settings) -> str:
+    """The start policy as the engine takes it: '' leaves each rule its own."""
+    if settings.start is None:
+        return ""
+    since = settings.start.kind == "since"
+    return f"since:{settings.start.since}" if since else settings.start.kind.replace("_", "-")
+
+
 def load_settings(env: Mapping[str, str] | None = None) -> Settings:
     """The settings in `env` (default: the process's environment).
 

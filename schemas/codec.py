@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import tzinfo
-from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final, Literal, NamedTuple
 
@@ -29,6 +28,7 @@ from schemas.events import EVENT_TYPES, INPUT_TOPICS, ClockAdvanced, Event
 from schemas.explain import explain
 from schemas.instant import MINUTE, Instant, parse_instant
 from schemas.money import parse_amount, parse_amount_text
+from schemas.nearest import nearest
 from schemas.rejects import Ignored, RejectedMessage, dead_letter_headers
 
 __all__ = [
@@ -133,8 +133,7 @@ def _decode_event(
 
 def did_you_mean(name: str) -> str | None:
     """The type of the contract that an unknown one most likely meant, or None."""
-    close = get_close_matches(name[:_MAX_NAME], (*_KINDS, ClockAdvanced.TYPE), n=1)
-    return close[0] if close else None
+    return nearest(name[:_MAX_NAME], (*_KINDS, ClockAdvanced.TYPE))
 
 
 def _hook(wanted: type, raw: Any) -> Any:

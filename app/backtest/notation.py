@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -17,6 +16,7 @@ from msgspec.structs import fields
 
 from schemas.events import EVENT_TYPES, IssuedCoupon
 from schemas.instant import format_instant, parse_instant
+from schemas.nearest import nearest
 
 SHORT = {
     "id": "event_id", "order": "order_id", "coupon": "coupon_id", "pack": "pack_id", "refund": "refund_id",
@@ -56,8 +56,8 @@ def event(values: Mapping[str, Any], at: int, number: int, zone: ZoneInfo) -> di
     Raises NotationError."""
     kinds = [name for name in values if name in EVENT_TYPES]
     if len(kinds) != 1:
-        near = get_close_matches(next(iter(values), ""), EVENT_TYPES, 1)
-        hint = f" Did you mean {near[0]}?" if near else ""
+        near = nearest(next(iter(values), ""), EVENT_TYPES)
+        hint = f" Did you mean {near}?" if near else ""
         raise NotationError(f"An event names its type and its user, such as {{UserLoggedIn: u-1}}.{hint}")
     kind = kinds[0]
     allowed = {field.name for field in fields(EVENT_TYPES[kind])}
@@ -76,8 +76,8 @@ def event(values: Mapping[str, Any], at: int, number: int, zone: ZoneInfo) -> di
 def _put(result: dict[str, Any], name: str, value: Any, allowed: set[str], zone: ZoneInfo) -> None:
     full = SHORT.get(name, name)
     if full not in allowed:
-        near = get_close_matches(full, allowed, 1)
-        hint = f"Did you mean {near[0]}?" if near else f"It knows: {', '.join(sorted(allowed))}."
+        near = nearest(full, allowed)
+        hint = f"Did you mean {near}?" if near else f"It knows: {', '.join(sorted(allowed))}."
         raise NotationError(f"There is no '{name}' in {result.get('type', 'a coupon')}. {hint}")
     if full == "lines":
         result[full] = [_line(text) for text in value]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, tzinfo
 from typing import Any, Final, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
@@ -20,10 +20,11 @@ from app.cli import reading
 from app.cli.terminal import width
 from app.core.problems import CatalogueError
 from app.core.row import NewerRow, Row, decode
+from app.core.rules import Catalogue
 from app.explain import timeline
 from app.explain.timeline import Entry
-from app.processor import partition_of
-from app.settings import Settings, SettingsError, load_settings
+from app.processor import META_KEY, active_since, partition_of
+from app.settings import Settings, SettingsError, load_settings, start_policy
 from app.topics import CHANGELOG, TopicProblem, changelog, specs
 from schemas import codec
 from schemas.codec import DecodeOptions
@@ -65,6 +66,8 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
         context.exit(1)
     for line in told(user, known, rule, zone, begin, last):
         click.echo(line)
+    for line in passed_over(known, rule, zone, settings):
+        click.echo(line)
 
 
 def _nothing(user: str, settings: Settings, since: str | None) -> str:
@@ -89,11 +92,13 @@ class Known(NamedTuple):
     outcomes: list[Outcome]
     row: Row | None
     row_problem: str
+    active_since: Mapping[str, int]
+    """By rule: when it was switched on in the user's shard."""
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing at all."""
-        return not any(self)
+        return not any(self[:-1])
 
 
 # -- reading
@@ -107,6 +112,7 @@ async def read(settings: Settings, user: str, since: int | None = None) -> Known
     state = TopicPartition(changelog(settings), partition)
     found: dict[str, list[Any]] = {}
     row: bytes | None = None
+    meta: bytes | None = None
     async with reading.reader(settings) as consumer:
         where = await reading.bounds(consumer, places, since) | await reading.bounds(consumer, [state])
         with Console(stderr=True).status("reading") as status:
@@ -118,12 +124,13 @@ async def read(settings: Settings, user: str, since: int | None = None) -> Known
                 own = [record for record in portion if record.key == user.encode()]
                 if tp == state:
                     row = own[-1].value if own else row
+                    meta = next((record.value for record in reversed(portion) if record.key == META_KEY), meta)
                 elif own:
                     found.setdefault(topics[tp.topic], []).extend(own)
-    return _known(settings, found, row)
+    return _known(settings, found, row, active_since(meta) if meta else {})
 
 
-def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None) -> Known:
+def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None, active: Mapping[str, int]) -> Known:
     triggers = [record for name, records in found.items() if name.startswith("triggers.") for record in records]
     row, problem = None, ""
     try:
@@ -140,6 +147,7 @@ def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None)
         outcomes=_messages(found.get("outcomes", ()), Outcome),
         row=row,
         row_problem=problem,
+        active_since=active,
     )
 
 
@@ -209,6 +217,37 @@ def told(
         lines.append(f"What is still to come cannot be told: {known.row_problem}")
     counts = Counter(entry.word for entry in entries)
     return [*lines, ", ".join(f"{count} {word}" for word, count in counts.items()) + "."] if entries else lines
+
+
+def passed_over(known: Known, rule: str | None, zone: tzinfo, settings: Settings) -> list[str]:
+    """What the start policies of rules did that were switched on after the user had done something they enter on."""
+    try:
+        catalogue = rulebook.load(settings.rules)
+    except CatalogueError:
+        return []
+    first = _first_entries(known.events, catalogue)
+    groups: dict[str, list[str]] = {}
+    for name, active in sorted(known.active_since.items()):
+        if rule not in (None, name) or name not in first:
+            continue
+        start = start_policy(settings) or catalogue.rules[name].start or "state-only"
+        since = int(start.removeprefix("since:")) if start.startswith("since:") else active
+        if first[name] < since:
+            when = timeline.local(since, zone)
+            what = f"what happened before {when} starts nothing" if start == "none" else f"what was due before {when}"
+            how = "" if start == "none" else " was passed over"
+            groups.setdefault(f"{what}{how} (start: {start.partition(':')[0]}).", []).append(name)
+    return [f"{', '.join(names)}: {said}" for said, names in groups.items()]
+
+
+def _first_entries(events: Iterable[Event], catalogue: Catalogue) -> dict[str, int]:
+    """By rule: when the user first did what enters it; coupons may come inside orders."""
+    first: dict[str, int] = {}
+    for event in events:
+        for kind in (event.TYPE, *(("CouponIssued",) if getattr(event, "coupons_issued", ()) else ())):
+            for entered, _ in catalogue.entered_by.get(kind, ()):
+                first[entered.name] = min(event.occurred_at, first.get(entered.name, event.occurred_at))
+    return first
 
 
 def _entries(known: Known, rule: str | None, zone: tzinfo) -> list[Entry]:

@@ -8,7 +8,6 @@ is not an instant), with the literals `7d`, `36h`, `15min`, `30s`, and `min`, `m
 from __future__ import annotations
 
 import ast
-import difflib
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -19,6 +18,7 @@ from cel_expr_python import cel
 from app.core import fast_conditions
 from app.core.row import NEVER
 from app.core.scope import VARIABLES, Scope
+from schemas.nearest import nearest
 
 _UNITS = {"d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000}
 _LITERAL = re.compile(r"(?<![\w.])(\d+)(d|h|min|s)\b")
@@ -49,8 +49,8 @@ def unknown_name(name: str, key: str) -> str:
     allowed = names_for(key)
     if name in VARIABLES:
         return f"'{name}' has no value in a rule keyed by {key}."
-    near = difflib.get_close_matches(name, allowed, 1)
-    return f"There is no '{name}'." + (f" Did you mean '{near[0]}'?" if near else f" Known: {', '.join(allowed)}.")
+    near = nearest(name, allowed)
+    return f"There is no '{name}'." + (f" Did you mean '{near}'?" if near else f" Known: {', '.join(allowed)}.")
 
 
 def duration(text: str) -> int:

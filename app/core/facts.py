@@ -17,6 +17,7 @@ from app.core import ids, visits
 from app.core.happenings import Facts, Group, Happening, Refused, Reversal, lines_of
 from app.core.purchases import is_paid
 from app.core.row import (
+    MAX_CASES,
     MAX_COUPONS,
     MAX_LINES,
     MAX_MINOR,
@@ -366,10 +367,13 @@ def _case(row: Row, event: ev.AfterSaleOpened | ev.AfterSaleClosed) -> Facts:
     order = _known_order(row, event.order_id)
     if order is None:
         return Facts(row)
-    case = event.case_id or ""
-    others = tuple(c for c in order.cases if c != case)
-    cases = (*others, case) if isinstance(event, ev.AfterSaleOpened) else others
-    new = _with_order(row, replace(order, cases=cases))
+    case, at, opens = event.case_id or "", event.occurred_at, isinstance(event, ev.AfterSaleOpened)
+    known = next((word for word in order.case_words if word[0] == case), None)
+    if known is not None and (known[1], not known[2]) >= (at, not opens):  # a later word; of two at once, the closing
+        return Facts(row, (happening_of(event),))
+    words = (*(word for word in order.case_words if word[0] != case), (case, at, opens))[-MAX_CASES:]
+    cases = (*(name for name in order.cases if name != case), *((case,) if opens else ()))
+    new = _with_order(row, replace(order, cases=cases[-MAX_CASES:], case_words=words))
     return Facts(new, (happening_of(event),))
 
 
@@ -502,7 +506,10 @@ def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
     if event.locale is not None and at >= row.locale_at:
         row = replace(row, locale=event.locale, locale_at=at)
     if event.birthday is not None:
-        row = replace(row, birthday=event.birthday)
+        if event.birthday == row.birthday:
+            row = replace(row, birthday_at=min(at, row.birthday_at))
+        elif at >= row.birthday_at:
+            row = replace(row, birthday=event.birthday, birthday_at=at)
     return Facts(row, (happening_of(event),))
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import yaml
+
+from schemas.nearest import nearest
 
 Path = tuple[str | int, ...]
 
@@ -33,8 +34,8 @@ class CatalogueError(Exception):
 def suggestion(name: object, allowed: Iterable[str]) -> str:
     """'Did you mean ...?', or what there is."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(str(name), names, 1)
-    return f"Did you mean '{near[0]}'?" if near else f"Known: {', '.join(names)}."
+    near = nearest(str(name), names)
+    return f"Did you mean '{near}'?" if near else f"Known: {', '.join(names)}."
 
 
 def located(text: str, file: str, problems: list[Problem]) -> tuple[dict[str, Any], dict[Path, int]]:

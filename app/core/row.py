@@ -27,6 +27,8 @@ MAX_ORDERS_WITH_LINES = 16
 MAX_LINES = 1000
 #: Refunds of one order that are remembered by their ids; lines of refunds that wait for their order.
 MAX_REFUNDS = 64
+#: After-sale cases of one order that are remembered.
+MAX_CASES = 16
 #: The largest sum of money, in minor units: it stays a 64-bit number whatever is added to it.
 MAX_MINOR = 1 << 61
 #: Ended runs kept per (rule, key), so that a refund can give back what the order had ended.
@@ -152,6 +154,8 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     deposit_from: int | None = None
     # -- version 2
     deposit_at: int | None = None
+    case_words: tuple[tuple[str, int, bool], ...] = ()
+    """(case, instant, open) of the latest word about each after-sale case, which may come before an earlier one."""
 
 
 class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -185,6 +189,11 @@ class Consent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     granted: bool
     at: int
     quota: int | None = None
+    # -- version 2
+    own_quota: int = 0
+    """What the latest grant brought of it."""
+    refused_at: int = -1
+    """The latest refusal: a grant before it counts no more, whenever it is heard of."""
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -263,7 +272,7 @@ class Row(msgspec.Struct, array_like=True):
     """The latest thing the user did, of any kind."""
     birthday: str | None = None
     consents: dict[str, Consent] = {}
-    """By channel, or `channel/category`."""
+    """By channel, or `channel/category`; `channel/` is the latest word that closed all categories."""
     sent: tuple[Sent, ...] = ()
     """Contacts of the last 31 days, oldest first."""
     window_until: int = 0
@@ -278,6 +287,8 @@ class Row(msgspec.Struct, array_like=True):
     """When silence moves the user to the next stage. Its end: a purchase."""
     catalogue: int = 0
     """Fingerprint of the catalogue that the runs were last adapted to."""
+    birthday_at: int = -1
+    """When the profile first named this birthday: an older word does not replace a newer one."""
 
 
 class NewerRow(Exception):

@@ -209,6 +209,9 @@ USER: dict[str, Variable] = {
     "user.usual_gap": _of_user("duration", "the user's own gap between purchases; else the shop's", _usual_gap),
     "user.coupon_in_hand": _of_user("bool", "a coupon could be used now", _has_coupon),
     "user.has_birthday": _of_user("bool", "the profile names a birthday", lambda s: s.row.birthday is not None),
+    "event.names_birthday": _of_user(
+        "bool", "this event named the birthday, or changed it", lambda s: s.row.birthday_at == s.now
+    ),
     "user.birthday": _of_user("instant", "09:00 of the next birthday that is a week off", _birthday),
     "user.anniversary": _of_user("instant", "09:00 of the next anniversary", _anniversary),
     "user.stage": _of_user("string", "life stage", lambda s: s.row.stage),

@@ -18,24 +18,27 @@ from schemas.instant import format_instant
 from schemas.triggers import Evidence, StageChange
 
 _NOBODY = Run("", 0, "user", "", "", 0)
+#: What can change which purchase is the latest that counts.
+_OF_PURCHASES = frozenset({"OrderPaid", "OrderCancelled", "OrderRefunded", "CustomerBaseline"})
 
 
 def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     """The row in the stage that this event brings, if any, with its silence timed anew."""
-    orders = paid_orders(row) if happening.kind == "OrderPaid" else 0
+    orders = paid_orders(row) if happening.kind in _OF_PURCHASES else 0
     for move in moment.catalogue.policy.stages:
         if move.on == happening.kind and row.stage in move.source and orders >= move.orders:
             row = _moved(row, move, happening.at, f"{happening.kind}, {orders} orders so far.", happening, moment)
             break
-    return timed(row, moment) if happening.kind == "OrderPaid" else row
+    return timed(row, moment) if happening.kind in _OF_PURCHASES else row
 
 
 def timed(row: Row, moment: Moment) -> Row:
-    """The row with the instant at which silence moves it on; NEVER when no silence does."""
-    last = last_order_at(row)
+    """The row with the instant at which silence moves it on; NEVER when no silence does. Who has had all purchases
+    taken back is silent since the stage began."""
+    last = last_order_at(row) or row.stage_at
     move = _silent_move(row, moment)
     due = NEVER
-    if move is not None and last is not None:
+    if move is not None:
         scope = Scope(row, _NOBODY, moment.catalogue.policy, moment.now)
         due = max(last + int(VARIABLES[f"silence.{move.silence}"].read(scope)), moment.floor)
     return row if row.stage_due == due else replace(row, stage_due=due)

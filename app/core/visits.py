@@ -73,26 +73,46 @@ def checkout_started(row: Row, event: ev.CheckoutStarted) -> Facts:
 
 
 def consent_changed(row: Row, event: ev.ConsentChanged) -> Facts:
-    """The later word counts. A grant with a quota adds its sends to those left (one-time subscriptions)."""
+    """The later word counts. A grant with a quota adds its sends to those left (one-time subscriptions), whichever is
+    heard of first; a refusal takes all that were granted before it."""
     key = f"{event.channel}/{event.category}" if event.category else event.channel
-    before = row.consents.get(key)
-    if before is not None and before.at > event.occurred_at:
+    closed_at = -1
+    if event.category and (closed := row.consents.get(f"{event.channel}/")) is not None:
+        closed_at = closed.at  # of the latest `Unsubscribed`, for every category
+    if event.occurred_at <= closed_at:
         return Facts(row, _happened(event))
-    quota = event.quota
-    if quota is not None and before is not None and before.granted and before.quota is not None:
-        quota += before.quota
-    consent = Consent(event.granted, event.occurred_at, quota if event.granted else None)
-    return Facts(replace(row, consents={**row.consents, key: consent}), _happened(event))
+    before = row.consents.get(key, Consent(False, -1, refused_at=closed_at))
+    after = _granted(before, event.occurred_at, event.quota) if event.granted else _refused(before, event.occurred_at)
+    return Facts(replace(row, consents={**row.consents, key: after}), _happened(event))
+
+
+def _granted(before: Consent, at: int, quota: int | None) -> Consent:
+    if at <= before.refused_at:
+        return before
+    adds = quota is not None and before.granted and before.quota is not None
+    if at < before.at:
+        return replace(before, quota=(before.quota or 0) + (quota or 0)) if adds else before
+    left = (before.quota or 0) if adds else 0
+    return Consent(True, at, None if quota is None else quota + left, quota or 0, before.refused_at)
+
+
+def _refused(before: Consent, at: int) -> Consent:
+    """A refusal that is older than the latest grant takes what was granted before that one."""
+    if at >= before.at:
+        return Consent(False, at, refused_at=at)
+    quota = before.quota if before.quota is None or at <= before.refused_at else min(before.quota, before.own_quota)
+    return replace(before, quota=quota, refused_at=max(at, before.refused_at))
 
 
 def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
     """Takes back the consent for the channel, in every category."""
-    before = row.consents.get(event.channel)
-    if before is not None and before.at > event.occurred_at:
-        return Facts(row, _happened(event))
-    prefix = f"{event.channel}/"
-    kept = {key: c for key, c in row.consents.items() if not key.startswith(prefix) or c.at > event.occurred_at}
-    kept[event.channel] = Consent(False, event.occurred_at)
+    at, prefix = event.occurred_at, f"{event.channel}/"
+    concerned = {key: c for key, c in row.consents.items() if key.startswith(prefix) and key != prefix}
+    gone = {key for key, consent in concerned.items() if consent.at <= at}  # the channel's refusal says it all
+    later = {key: _refused(consent, at) for key, consent in concerned.items() if key not in gone}
+    kept = {key: consent for key, consent in row.consents.items() if key not in gone} | later
+    for key in (event.channel, prefix):
+        kept[key] = _refused(row.consents.get(key, Consent(False, -1)), at)
     return Facts(replace(row, consents=kept), _happened(event))
 
 

@@ -137,6 +137,7 @@ ROW_2 = replace(
         "o-1": replace(
             ROW.orders["o-1"],
             deposit_at=1_772_790_000_000_000,
+            case_words=(("k-1", 1_772_790_000_000_001, True),),
             lines=(replace(ROW.orders["o-1"].lines[0], category="baby"),),
         )
     },
@@ -146,7 +147,7 @@ ROW_2 = replace(
     },
     last_seen_at=1_772_300_000_000_001,
     birthday="--02-29",
-    consents={"wechat_service/coupon": Consent(True, 1_772_300_000_000_002, 3)},
+    consents={"wechat_service/coupon": Consent(True, 1_772_300_000_000_002, 3, 2, 1_772_200_000_000_000)},
     sent=(Sent(1_772_300_000_000_003, "push", "coupon", "t-1", True),),
     window_until=1_772_300_000_000_004,
     last_fired={"winback": ("run-1", 1_772_300_000_000_005)},
@@ -156,6 +157,7 @@ ROW_2 = replace(
     stage_at=1_772_300_000_000_008,
     stage_due=1_772_300_000_000_009,
     catalogue=4_000_000_000,
+    birthday_at=1_772_300_000_000_010,
 )
 ROWS = {1: ROW, 2: ROW_2}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from decimal import Decimal
+from itertools import permutations
 
 import msgspec
 import pytest
@@ -499,6 +500,32 @@ def test_a_case_is_open_until_it_is_closed() -> None:
     opened = [event(ev.AfterSaleOpened, "03-01", order_id="o-1", case_id=case) for case in ("k-1", "k-2")]
     current = known(*opened, event(ev.AfterSaleClosed, "03-02", order_id="o-1", case_id="k-1"))
     assert current.orders["o-1"].cases == ("k-2",)
+
+
+def test_a_case_is_closed_whichever_is_heard_of_first_and_open_when_it_is_opened_again() -> None:
+    def case(kind: type[ev.Event], when: str) -> ev.Event:
+        return event(kind, when, order_id="o-1", case_id="k-1")
+
+    opened, closed, again = (
+        case(ev.AfterSaleOpened, "03-01"),
+        case(ev.AfterSaleClosed, "03-02"),
+        case(ev.AfterSaleOpened, "03-03"),
+    )
+    for order in permutations([opened, closed]):
+        assert known(*order).orders["o-1"].cases == ()
+    for order in permutations([opened, closed, again]):
+        assert known(*order).orders["o-1"].cases == ("k-1",)
+    at_once = case(ev.AfterSaleOpened, "03-02")  # of two words of one instant the closing is the last
+    for order in permutations([at_once, closed]):
+        assert known(*order).orders["o-1"].cases == ()
+
+
+def test_so_many_cases_of_an_order_are_remembered() -> None:
+    names = [f"k-{n}" for n in range(row.MAX_CASES + 5)]
+    cases = [event(ev.AfterSaleOpened, at("03-01") + n, order_id="o-1", case_id=name) for n, name in enumerate(names)]
+    order = known(*cases).orders["o-1"]
+    assert len(order.cases) == len(order.case_words) == row.MAX_CASES
+    assert order.cases[-1] == names[-1]
 
 
 def test_a_deposit_says_when_the_balance_is_due() -> None:

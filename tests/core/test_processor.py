@@ -461,6 +461,12 @@ def test_many_rejects_in_a_row_stop_the_shard_if_the_shop_wants_so() -> None:
     assert patient.processor.consecutive_rejects == 5
 
 
+def test_a_batch_says_how_many_were_rejected_in_a_row_as_the_processor_counts_them() -> None:
+    shard = Shard(inputs=("orders",))
+    shard.run(("orders", b"{"), order("03-01", "a"), ("orders", b"{"), ("orders", b"{"))
+    assert shard.batches[-1].consecutive_rejects == shard.processor.consecutive_rejects == 2
+
+
 def test_an_event_that_a_person_set_aside_goes_to_the_dead_letters() -> None:
     shard = Shard(inputs=("orders",))
     shard.changelog[quarantine_key("orders", 1)] = b"it breaks the rules"

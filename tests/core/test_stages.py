@@ -10,7 +10,7 @@ from app.core.row import NEVER
 from app.rulebook import SHIPPED
 from schemas import events as ev
 from schemas.triggers import Evidence, StageChange
-from tests.core.shop import DAY, OPEN, Desk, at, catalogue, event, paid, refunded, rule_text
+from tests.core.shop import DAY, OPEN, Desk, at, baseline, cancelled, catalogue, event, paid, refunded, rule_text
 
 _SHOP = (SHIPPED / "shop.yaml").read_text()
 TABLE = OPEN.replace("stages: []\n", "") + "usual_gap: 20d\n" + _SHOP[_SHOP.index("stages:") :]
@@ -79,6 +79,33 @@ def test_a_purchase_times_the_silence_anew() -> None:
     one = desk().say(paid("o-1", "03-01"), paid("o-2", "03-20")).wait("04-18")
     assert moves(one) == [(None, "growth", "03-01")]
     assert moves(one.wait("04-19"))[-1] == ("growth", "decline", "04-19")
+
+
+@pytest.mark.parametrize("back", [refunded, cancelled])
+def test_a_purchase_that_is_taken_back_times_the_silence_by_the_one_before(back: Any) -> None:
+    one = desk().say(paid("o-1", "03-01"), paid("o-2", "03-20"), back("o-2", "03-21"))
+    assert one.row.stage_due == at("03-31")
+    assert moves(one.wait("03-31"))[-1] == ("growth", "decline", "03-31")
+
+
+def test_who_has_had_the_only_purchase_taken_back_is_silent_since_the_stage_began() -> None:
+    one = desk().say(paid("o-1", "03-01"), refunded("o-1", "03-10")).wait("03-30 12:00")
+    assert moves(one) == [(None, "growth", "03-01")]
+    assert moves(one.wait("12-01"))[1:] == [("growth", "decline", "03-31"), ("decline", "churned", "05-30")]
+
+
+def test_a_baseline_that_knows_of_a_later_purchase_times_the_silence_anew() -> None:
+    one = desk().say(paid("o-1", "03-01"), baseline("03-10", "2020-01-01", 3, "2026-03-08"))
+    assert one.row.stage_due == at("03-08") + 30 * DAY
+
+
+@pytest.mark.parametrize(("orders", "stage"), [(0, "introduction"), (1, "growth"), (5, "growth"), (6, "maturity")])
+def test_who_was_here_before_us_comes_in_the_stage_of_the_baseline(orders: int, stage: str) -> None:
+    last = "2026-03-01" if orders else None
+    known_before = baseline("03-02", "2020-01-01", orders, last)
+    assert moves(desk().say(known_before)) == [(None, stage, "03-02")]
+    registered_first = moves(desk().say(registered("03-01"), known_before))
+    assert registered_first[-1][1] == stage
 
 
 def test_an_order_that_was_taken_back_before_it_was_heard_of_moves_nobody() -> None:

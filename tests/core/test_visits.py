@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import Any
 
 from app.core import facts
@@ -174,7 +175,8 @@ def word(when: str, channel: str = "push", granted: bool = True, **fields: Any) 
 
 def test_the_later_word_counts_whatever_arrives_first() -> None:
     said = word("03-02", granted=False), word("03-01")
-    assert known(*said).consents == known(*reversed(said)).consents == {"push": Consent(False, at("03-02"))}
+    refused = Consent(False, at("03-02"), refused_at=at("03-02"))
+    assert known(*said).consents == known(*reversed(said)).consents == {"push": refused}
 
 
 def test_a_grant_adds_to_the_sends_that_are_left_unless_there_was_a_refusal() -> None:
@@ -183,6 +185,24 @@ def test_a_grant_adds_to_the_sends_that_are_left_unless_there_was_a_refusal() ->
     assert known(*refused).consents["push"].quota == 3
     assert known(word("03-01"), word("03-02", quota=3)).consents["push"].quota == 3
     assert known(word("03-01", granted=False, quota=3)).consents["push"].quota is None
+
+
+def test_grants_add_up_whichever_is_heard_of_first_and_a_refusal_takes_those_before_it() -> None:
+    grants = [word("03-01", quota=2), word("03-02", quota=3), word("03-04", quota=4)]
+    for order in permutations(grants):
+        assert known(*order).consents["push"].quota == 9
+    for order in permutations([*grants, word("03-03", granted=False)]):
+        assert known(*order).consents["push"].quota == 4
+    last = Consent(False, at("03-05"), refused_at=at("03-05"))
+    for order in permutations([*grants, word("03-05", granted=False)]):
+        assert known(*order).consents["push"] == last
+
+
+def test_a_late_word_without_a_number_changes_no_number() -> None:
+    plain, numbered = word("03-01"), word("03-02", quota=3)
+    assert known(numbered, plain).consents["push"].quota == 3
+    assert known(word("03-03"), numbered).consents["push"].quota is None
+    assert known(numbered, word("02-01", granted=False), word("01-01", granted=False)).consents["push"].quota == 3
 
 
 def test_a_use_counts_down_what_is_limited_only() -> None:
@@ -195,21 +215,22 @@ def test_a_use_counts_down_what_is_limited_only() -> None:
 def test_who_unsubscribes_takes_back_every_word_before_it_and_none_after() -> None:
     gone = event(ev.Unsubscribed, "03-02", channel="push")
     before = word("03-01", category="winback"), word("03-01"), word("03-01", channel="push_b")
-    assert known(*before, gone).consents == {
-        "push": Consent(False, at("03-02")),
-        "push_b": Consent(True, at("03-01")),
-    }
+    refused = Consent(False, at("03-02"), refused_at=at("03-02"))
+    closed = {"push": refused, "push/": refused, "push_b": Consent(True, at("03-01"))}
+    for order in permutations([*before, gone]):
+        assert known(*order).consents == closed
     after = word("03-03"), word("03-03", category="winback")
     assert (
         known(*after, gone).consents
         == known(gone, *after).consents
         == {
-            "push": Consent(True, at("03-03")),
-            "push/winback": Consent(True, at("03-03")),
+            "push": Consent(True, at("03-03"), refused_at=at("03-02")),
+            "push/": refused,
+            "push/winback": Consent(True, at("03-03"), refused_at=at("03-02")),
         }
     )
     mixed = known(word("03-03", category="winback"), gone)
-    assert set(mixed.consents) == {"push", "push/winback"}
+    assert set(mixed.consents) == {"push", "push/", "push/winback"}
 
 
 # -- contacts

@@ -43,7 +43,7 @@ async def get(worker: Worker, path: str) -> tuple[int, str, str]:
 
 
 async def test_metrics_are_served_as_prometheus_reads_them(worker: Worker) -> None:
-    worker.metrics.count(Counter({("triggers", "winback"): 3}), 0)
+    worker.metrics.count(Counter({("triggers", "winback"): 3}))
     status, text, kind = await get(worker, "/metrics")
     assert status == 200
     assert kind.startswith("text/plain")

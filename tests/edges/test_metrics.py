@@ -33,8 +33,8 @@ def test_a_batchs_counts_land_in_the_counters_of_their_names() -> None:
         ("runs", "ended", "winback"): 8,
         ("steps", "passed", "winback"): 9,
     }
-    metrics.count(Counter(counts), 0)
-    metrics.count(Counter({("events", "OrderPaid"): 1}), 1)
+    metrics.count(Counter(counts))
+    metrics.count(Counter({("events", "OrderPaid"): 1}))
     assert value(metrics, "lifecycle_events_total", type="OrderPaid") == 4
     assert value(metrics, "lifecycle_ignored_total", kind="unknown_type", type="PageScrolled") == 2
     assert value(metrics, "lifecycle_rejects_total", code="bad_time") == 1
@@ -49,7 +49,7 @@ def test_a_batchs_counts_land_in_the_counters_of_their_names() -> None:
 
 def test_a_count_without_a_metric_shows_and_stops_nothing() -> None:
     metrics = Metrics()
-    metrics.count(Counter({("surprises",): 2, ("events",): 1, ("triggers", "a", "b"): 1, ("rejects", "no_key"): 1}), 0)
+    metrics.count(Counter({("surprises",): 2, ("events",): 1, ("triggers", "a", "b"): 1, ("rejects", "no_key"): 1}))
     assert value(metrics, "lifecycle_unnamed_counts_total") == 4
     assert value(metrics, "lifecycle_rejects_total", code="no_key") == 1
 
@@ -65,7 +65,7 @@ def test_the_core_and_the_processor_count_nothing_that_has_no_metric() -> None:
     for words in calls:
         assert isinstance(words[0], ast.Constant)
         key = tuple(str(word.value) if isinstance(word, ast.Constant) else "x" for word in words)
-        metrics.count(Counter({key: 1}), 0)
+        metrics.count(Counter({key: 1}))
         assert value(metrics, "lifecycle_unnamed_counts_total") == 0, key
 
 
@@ -82,19 +82,6 @@ def counted(tree: ast.AST) -> Iterator[list[ast.expr]]:
             yield list(node.slice.elts)
 
 
-def test_rejects_are_counted_until_a_batch_has_something_good() -> None:
-    metrics = Metrics()
-    bad, good = ("rejects", "not_json"), ("events", "OrderPaid")
-    for counts, in_a_row in [
-        ({bad: 3}, 3),
-        ({("ignored", "anonymous", "x"): 1}, 3),
-        ({bad: 4}, 7),
-        ({bad: 9, good: 1}, 0),
-    ]:
-        metrics.count(Counter(counts), 2)
-        assert value(metrics, "lifecycle_consecutive_rejects", shard="2") == in_a_row
-
-
 def test_a_shard_is_open_from_its_recovery_until_it_is_given_up() -> None:
     metrics = Metrics()
     assert value(metrics, "lifecycle_shards_open") == 0
@@ -108,14 +95,14 @@ def test_a_shard_is_open_from_its_recovery_until_it_is_given_up() -> None:
 def test_upstream_cannot_make_labels_without_end() -> None:
     metrics = Metrics()
     for n in range(MOST_NAMES + 50):
-        metrics.count(Counter({("ignored", "unmapped", f"Type{n}" + "x" * 100): 1}), 0)
+        metrics.count(Counter({("ignored", "unmapped", f"Type{n}" + "x" * 100): 1}))
     samples = [
         s for family in metrics.registry.collect() for s in family.samples if s.name == "lifecycle_ignored_total"
     ]
     assert len(samples) == MOST_NAMES + 1
     assert value(metrics, "lifecycle_ignored_total", kind="unmapped", type="other") == 50
     assert max(len(s.labels["type"]) for s in samples) == 64
-    metrics.count(Counter({("ignored", "unmapped", "Type3" + "x" * 100): 1}), 0)
+    metrics.count(Counter({("ignored", "unmapped", "Type3" + "x" * 100): 1}))
     assert (
         max(s.value for f in metrics.registry.collect() for s in f.samples if s.name == "lifecycle_ignored_total") == 50
     )

@@ -182,7 +182,15 @@ def test_a_type_we_do_not_know_is_rejected_if_the_shop_is_strict() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"), [("orderPaid", "OrderPaid"), ("ClockAdvance", "ClockAdvanced"), ("zzzz", None), ("", None)]
+    ("name", "meant"),
+    [
+        ("orderPaid", "OrderPaid"),
+        ("ClockAdvance", "ClockAdvanced"),
+        ("OrderPayed", "OrderPaid"),  # looks as much like OrderPlaced
+        ("OrderPlacd", "OrderPlaced"),
+        ("zzzz", None),
+        ("", None),
+    ],
 )
 def test_the_nearest_type_is_suggested(name: str, meant: str | None) -> None:
     assert did_you_mean(name) == meant

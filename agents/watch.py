@@ -47,6 +47,7 @@ class Watch:
     ) -> None:
         self._wiring, self._metrics, self._shards, self._consumer = wiring, metrics, shards, consumer
         self._surveyed = 0.0
+        self._complained = -_REMIND_SECONDS
         self._stuck: dict[TopicPartition, tuple[int, float]] = {}
         self._reminded: dict[TopicPartition, float] = {}
         self._late: dict[TopicPartition, tuple[int, float]] = {}
@@ -59,15 +60,18 @@ class Watch:
                 await consumer.start()
                 while True:
                     await self._round(consumer)
+                    self._complained = -_REMIND_SECONDS
                     await asyncio.sleep(self._wiring.look_idle)
             except Exception as exc:
                 # Without looks nothing that is due fires; that is safe, and no reason to end the worker.
                 expected = isinstance(exc, (KafkaError, OSError, TimeoutError))
-                log.warning(
-                    "The ends of the inputs cannot be asked now; trying again: %s",
-                    describe(exc),
-                    exc_info=None if expected else exc,
-                )
+                if not expected or clock.monotonic() - self._complained >= _REMIND_SECONDS:
+                    self._complained = clock.monotonic()
+                    log.warning(
+                        "The ends of the inputs cannot be asked now; trying again: %s",
+                        describe(exc),
+                        exc_info=None if expected else exc,
+                    )
             finally:
                 await consumer.abandon(grace=1.0)
             await asyncio.sleep(1.0)

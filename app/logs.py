@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import os
 import sys
 import traceback
@@ -94,7 +95,12 @@ def shown(value: object) -> object:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The record's text with its arguments made safe."""
+    """The record's text with its arguments made safe, and how many like it were left out before it."""
+    times = getattr(record, "_unsaid", 0)
+    return _text(record) + (f" (and {times} like it since the last one)" if times else "")
+
+
+def _text(record: logging.LogRecord) -> str:
     text = str(shown(record.msg))
     args = record.args
     try:
@@ -186,6 +192,31 @@ class Bookkeeping(logging.Filter):
         return record.levelno >= logging.WARNING or not str(record.msg).startswith("[^")
 
 
+class Repeated(logging.Filter):
+    """Of what libraries say over and over (a broker that is down makes aiokafka say forty things a second), the first
+    line is written, and one a minute after it that says how many there were."""
+
+    EVERY_SECONDS: Final = 60.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], tuple[float, int]] = {}
+        """By logger and message without its arguments: when it was written last, and how often it was said since."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or not record.name.startswith(_LIBRARIES):
+            return True
+        key = record.name, str(record.msg)
+        written, unsaid = self._said.get(key, (-math.inf, 0))
+        if 0 <= record.created - written < self.EVERY_SECONDS:
+            self._said[key] = written, unsaid + 1
+            return False
+        self._said[key] = record.created, 0
+        if unsaid:
+            record._unsaid = unsaid
+        return True
+
+
 def config(level: str = "info", form: str = "auto") -> dict[str, Any]:
     """For `logging.config.dictConfig` and Faust's `logging_config`. `form`: json, text, auto (text on a terminal)."""
     as_text = form == "text" or (form == "auto" and sys.stderr.isatty())
@@ -194,14 +225,14 @@ def config(level: str = "info", form: str = "auto") -> dict[str, Any]:
     return {
         "version": 1,
         "disable_existing_loggers": False,
-        "filters": {"harmless": {"()": "app.logs.Harmless"}, "bookkeeping": {"()": "app.logs.Bookkeeping"}},
+        "filters": {name.lower(): {"()": f"app.logs.{name}"} for name in ("Harmless", "Bookkeeping", "Repeated")},
         "formatters": {"line": {"()": "app.logs.TextFormatter" if as_text else "app.logs.JsonFormatter"}},
         "handlers": {
             "err": {
                 "class": "logging.StreamHandler",
                 "stream": "ext://sys.stderr",
                 "formatter": "line",
-                "filters": [] if level == "debug" else ["bookkeeping"],
+                "filters": [] if level == "debug" else ["bookkeeping", "repeated"],
             }
         },
         "root": {"level": level.upper(), "handlers": ["err"]},

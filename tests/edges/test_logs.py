@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import logging.config
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,38 @@ def test_libraries_are_heard_from_warnings_on_and_harmless_ones_are_dropped(caps
     logging.getLogger("agents.shard").info("shown")
     found = [json.loads(line)["message"] for line in capsys.readouterr().err.splitlines()]
     assert found == [said.replace("%s", "[t, 0]", 1).replace("%s", "NotLeaderForPartitionError"), "shown"]
+
+
+@pytest.mark.usefixtures("root_logging")
+def test_of_what_a_library_says_over_and_over_the_first_is_written_and_one_a_minute_that_counts_the_others(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    logs.setup("info", "json")
+    began = time.time()
+
+    def say(name: str, seconds: float, text: str, *args: object) -> None:
+        record = logging.LogRecord(name, logging.ERROR, "f.py", 1, text, args, None)
+        record.created = began + seconds
+        logging.getLogger(name).handle(record)
+
+    down = "Unable connect to node with id %s: %s"
+    for tenth in range(1_300):  # two minutes and ten seconds with the broker down
+        say("aiokafka", tenth / 10, down, tenth % 3, "refused")
+        say("aiokafka.consumer.fetcher", tenth / 10, down, 1, "refused")
+        if tenth % 100 == 0:
+            say("agents.shard", tenth / 10, "ours are all written")
+    say("aiokafka", 1, "Something else")
+    say("aiokafka", -1_000, down, 7, "after the clock jumped back")
+    found = [(line["logger"], line["message"]) for line in map(json.loads, capsys.readouterr().err.splitlines())]
+    assert [text for name, text in found if name == "aiokafka"] == [
+        "Unable connect to node with id 0: refused",
+        "Unable connect to node with id 0: refused (and 599 like it since the last one)",
+        "Unable connect to node with id 0: refused (and 599 like it since the last one)",
+        "Something else",
+        "Unable connect to node with id 7: after the clock jumped back (and 99 like it since the last one)",
+    ]
+    assert len([name for name, _ in found if name == "aiokafka.consumer.fetcher"]) == 3
+    assert len([name for name, _ in found if name == "agents.shard"]) == 13
 
 
 def test_at_the_debug_level_libraries_still_keep_records_to_themselves() -> None:

@@ -186,6 +186,7 @@ class Processor:
         self._catalogue = plan.catalogue
         self._offers: dict[int, tuple[int, Catalogue]] = {}
         self._erased: dict[bytes, int] = {}
+        self._erased_until = BEGINNING  # the latest erasure: what happened after it is of nobody's old life
         self._gone: list[tuple[bytes, bytes | None]] = []
         self._quarantined: dict[tuple[str, int], str] = {}
         self.consecutive_rejects = 0
@@ -208,7 +209,7 @@ class Processor:
             if value is not None:
                 self._quarantined[name, int(offset)] = value.decode()
         elif key.startswith(ERASED_PREFIX):
-            self._erased[key[len(ERASED_PREFIX) :]] = int.from_bytes(value or b"", "big")
+            self._mark_erased(key[len(ERASED_PREFIX) :], int.from_bytes(value or b"", "big"))
         elif value is None:
             self._cold.pop(key.decode(), None)
         else:
@@ -466,7 +467,7 @@ class Processor:
             )
             self._reject(source, record, RejectedMessage("wrong_partition", reason, ""))
             return
-        if row is None and self._erased and self._stays_gone(event):
+        if (row is None or event.occurred_at <= self._erased_until) and self._erased and self._stays_gone(event, row):
             self._counts["ignored", "erased", event.TYPE] += 1
             return
         moment = self._moment(self.now)
@@ -491,10 +492,15 @@ class Processor:
             self._keep(user, after)
         self._collect(user)
 
-    def _stays_gone(self, event: Event) -> bool:
-        """After an erasure only a new registration begins a new life; whatever else trickles in stays unknown."""
+    def _stays_gone(self, event: Event, row: Row | None) -> bool:
+        """After an erasure only a new registration begins a new life; whatever else trickles in stays unknown, and what
+        is of the old life stays so when the new one has begun."""
         erased_at = self._erased.get(ids.erased_mark(event.user_id, self.plan.erasure_key))
-        return erased_at is not None and not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
+        if erased_at is None:
+            return False
+        if row is not None:
+            return event.occurred_at <= erased_at and not isinstance(event, UserErased)
+        return not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
 
     def _erase(self, event: UserErased, row: Row | None, moment: Moment) -> None:
         """Row, timers and traces go; a keyed hash stays, so that nothing late brings the user back."""
@@ -507,11 +513,15 @@ class Processor:
             engine.erase(row, event, moment)
         for held in (self._hot, self._dirty, self._cold, self._timers):
             held.pop(user, None)
-        self._erased[mark] = event.occurred_at
+        self._mark_erased(mark, event.occurred_at)
         self._gone.append((user.encode(), None))
         self._gone.append((ERASED_PREFIX + mark, event.occurred_at.to_bytes(8, "big")))
         self._counts["events", event.TYPE] += 1
         self._collect(user)
+
+    def _mark_erased(self, mark: bytes, at: int) -> None:
+        self._erased[mark] = at
+        self._erased_until = max(self._erased_until, at)
 
     def _partition_of(self, user: str) -> int:
         return partition_of(user.encode(), self.plan.partitions, self.plan.partitioner)

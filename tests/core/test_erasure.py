@@ -81,6 +81,26 @@ def test_an_erasure_that_is_delivered_again_takes_no_new_life() -> None:
     assert int.from_bytes(shard.changelog[MARK], "big") == at("03-07")
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_what_is_of_the_old_life_stays_unknown_when_a_new_one_has_begun(restarted: bool) -> None:
+    shard = shard_of(order("03-01", "a"), erased("03-02")).clock("03-03").run()
+    shard.run(registered("03-03 01:00")).clock("03-04").run()
+    sent = len(shard.sent())
+    if restarted:
+        shard.reopen()
+    shard.run(order("03-01", "a"), order("03-01 05:00", "late")).clock("03-05").run()
+    assert (len(shard.sent()), shard.counts["ignored", "erased", "OrderPaid"]) == (sent, 2)
+    assert shard.processor.row("u-1").orders == {}
+    shard.run(order("03-05", "b")).clock("03-06").run()
+    assert [*shard.processor.row("u-1").orders] == ["o-b"]
+
+
+def test_an_erasure_leaves_what_others_did_before_it() -> None:
+    shard = shard_of(order("03-01", "a"), erased("03-04")).clock("03-05").run()
+    shard.run(named(order("03-02", "b"), "b", "u-2"), named(order("03-03", "c"), "c", "u-2")).clock("03-06").run()
+    assert len(shard.processor.row("u-2").orders) == 2
+
+
 def test_a_user_never_heard_of_may_be_erased() -> None:
     shard = shard_of(erased("03-02")).clock("03-03").run()
     assert shard.changelog[b"u-1"] is None

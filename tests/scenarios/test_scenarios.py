@@ -1,7 +1,7 @@
 """Every scenario file of this directory, in every order of arrival that it allows.
 
 Beside this file: the first three rules, by themselves and as they are shipped. In `catalogue`: the shipped rules,
-one at a time, in a shop whose gates stand open but for the night. In `policy`: the whole catalogue in the shop as shipped.
+one at a time, in a shop whose gates stand open but for the night. In `policy`: all of it in the shop as shipped.
 
 `pytest tests/scenarios -k "coupon and lock"` runs some of them by the words of their names.
 """

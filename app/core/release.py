@@ -5,7 +5,7 @@ Each candidate has exactly one final decision record; a trigger and its `fired` 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from msgspec.structs import replace
 
@@ -29,25 +29,42 @@ if TYPE_CHECKING:
 NOT_FINAL = frozenset({"deferred", "retracted"})
 
 
-def _trigger_id(row: Row, run: Run, step: int) -> str:
-    return ids.trigger_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal, step)
+class _Papers(NamedTuple):
+    """What all records of a candidate say of it, worked out once."""
+
+    trigger_id: str
+    run_id: str
+    entry: Entry
+    evidence: tuple[Evidence, ...]
+    facts: dict[str, object]
+    due_at: str
+    decided_at: str
 
 
-def _run_id(row: Row, run: Run) -> str:
-    return ids.run_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal)
-
-
-def _entry(row: Row, run: Run) -> Entry:
-    """What the run is about, as published: a coupon without a pack is itself."""
+def _papers(scope: Scope, zone: ZoneInfo, facts: dict[str, object]) -> _Papers:
+    row, run, _, now = scope
+    # What the run is about, as published: a coupon without a pack is itself.
     kind = "coupon" if run.kind == "pack" and run.key in row.coupons else run.kind
-    return Entry(kind=kind, key=run.key or row.user_id)
-
-
-def _evidence(run: Run, zone: ZoneInfo) -> tuple[Evidence, ...]:
-    return tuple(
-        Evidence(event_id=event_id, type=kind, occurred_at=format_instant(at, zone))
-        for event_id, kind, at in run.evidence
+    return _Papers(
+        ids.trigger_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal, run.step + 1),
+        ids.run_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal),
+        Entry(kind=kind, key=run.key or row.user_id),
+        tuple(
+            [
+                Evidence(event_id=event_id, type=kind, occurred_at=format_instant(at, zone))
+                for event_id, kind, at in run.evidence
+            ]
+        ),
+        facts,
+        format_instant(run.due_at, zone),
+        format_instant(now, zone),
     )
+
+
+def _papers_of(candidate: Candidate) -> _Papers:
+    scope, zone = candidate.scope, candidate.zone
+    facts = {name.rpartition(".")[2]: words.fact(name, scope, zone) for name in candidate.rule.facts}
+    return _papers(scope, zone, facts)
 
 
 def candidate_of(row: Row, rule: Rule, run: Run, moment: Moment) -> Candidate:
@@ -82,7 +99,7 @@ def ask(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candi
 def object_to(candidate: Candidate, verdict: Verdict, moment: Moment) -> Run:
     """Writes an objection down; the run after it."""
     run = candidate.scope.run
-    _record(candidate, verdict.outcome, verdict.gate, verdict.reason, moment)
+    _decide(candidate.scope, _papers_of(candidate), verdict.outcome, verdict.gate, verdict.reason, moment)
     if verdict.outcome == "deferred":
         slot = verdict.until if verdict.slot else 0
         return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False, slot=slot)
@@ -106,15 +123,8 @@ def turn(candidate: Candidate, moment: Moment) -> Verdict | None:
 def drop(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> None:
     """The final record of a deferred candidate whose run ends while it waits."""
     candidate = candidate_of(row, rule, run, moment)
-    _decide(
-        candidate.scope,
-        candidate.zone,
-        _facts(candidate),
-        "dropped",
-        "eligibility",
-        f"While it waited, the run was {why}.",
-        moment,
-    )
+    why = f"While it waited, the run was {why}."
+    _decide(candidate.scope, _papers_of(candidate), "dropped", "eligibility", why, moment)
 
 
 def abandon(row: Row, run: Run, moment: Moment) -> None:
@@ -122,37 +132,31 @@ def abandon(row: Row, run: Run, moment: Moment) -> None:
     policy = moment.catalogue.policy
     why = "While it waited, it was taken out of the catalogue."
     scope = Scope(row, run, policy, moment.now)
-    _decide(scope, calendar.zone_of(row, policy.zone), {}, "dropped", "eligibility", why, moment)
+    papers = _papers(scope, calendar.zone_of(row, policy.zone), {})
+    _decide(scope, papers, "dropped", "eligibility", why, moment)
 
 
-def _record(candidate: Candidate, outcome: str, gate: str | None, reason: str, moment: Moment) -> None:
-    _decide(candidate.scope, candidate.zone, _facts(candidate), outcome, gate, reason, moment)
-
-
-def _decide(
-    scope: Scope, zone: ZoneInfo, facts: dict[str, object], outcome: str, gate: str | None, reason: str, moment: Moment
-) -> None:
-    run, step = scope.run, scope.run.step + 1
-    trigger = _trigger_id(scope.row, run, step)
+def _decide(scope: Scope, papers: _Papers, outcome: str, gate: str | None, reason: str, moment: Moment) -> None:
+    run = scope.run
     moment.trace.append(
         Decision(
-            decision_id=ids.decision_id(trigger, run.sequence),
+            decision_id=ids.decision_id(papers.trigger_id, run.sequence),
             sequence=run.sequence,
             final=outcome not in NOT_FINAL,
             rule=run.rule,
             rule_version=run.version,
             user_id=scope.row.user_id,
-            entry=_entry(scope.row, run),
-            run_id=_run_id(scope.row, run),
-            step=step,
+            entry=papers.entry,
+            run_id=papers.run_id,
+            step=run.step + 1,
             outcome=outcome,
             gate=gate,
             reason=reason,
-            facts=facts,
-            evidence=_evidence(run, zone),
-            due_at=format_instant(run.due_at, zone),
-            decided_at=format_instant(scope.now, zone),
-            trigger_id=trigger,
+            facts=papers.facts,
+            evidence=papers.evidence,
+            due_at=papers.due_at,
+            decided_at=papers.decided_at,
+            trigger_id=papers.trigger_id,
         )
     )
     moment.tally("decisions", run.rule, outcome)
@@ -160,38 +164,37 @@ def _decide(
         moment.tally("gates", gate, outcome)
 
 
-def _facts(candidate: Candidate) -> dict[str, object]:
-    return {name.rpartition(".")[2]: words.fact(name, candidate.scope, candidate.zone) for name in candidate.rule.facts}
-
-
 def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> tuple[Row, Run]:
     """A candidate that all gates let through is charged, and fired, or held out with a record of what it would have
     been. `coupons` are those of the candidates it won against."""
-    rule, scope, _, channels, control = candidate
+    rule, scope, zone, channels, control = candidate
     row, run, _, now = scope
+    papers = _papers_of(candidate)
     channel = channels[0] if channels else None
     if channel is not None and candidate.marketing:
-        contact = Sent(now, channel, rule.family, "" if control else _trigger_id(row, run, run.step + 1), control)
+        contact = Sent(now, channel, rule.family, "" if control else papers.trigger_id, control)
         row = with_sent(row, contact)
-    row = replace(row, last_fired={**row.last_fired, rule.name: (_run_id(row, run), now)})
+    last_fired = {**row.last_fired, rule.name: (papers.run_id, now)}
     if control:
-        _record(candidate, "control", "holdout", "The user is in the control group: it would have been sent.", moment)
-        return row, replace(run, sequence=0, competing=False)
+        why = "The user is in the control group: it would have been sent."
+        _decide(scope, papers, "control", "holdout", why, moment)
+        return replace(row, last_fired=last_fired), replace(run, sequence=0, competing=False)
     if channel is not None:
         row = consent.used(row, channel, rule.family)
-    offer, coupons = _offer(candidate, coupons)
+    offer, coupons = _offer(candidate, coupons, papers.run_id)
     if offer is not None and rule.send.discount_every:
-        row = replace(row, last_fired={**row.last_fired, "discount": (_run_id(row, run), now)})
-    trigger = _trigger(candidate, offer, coupons)
+        last_fired["discount"] = (papers.run_id, now)
+    expires_at = _expires_at(candidate)
+    trigger = _trigger(candidate, papers, offer, coupons, format_instant(expires_at, zone))
     moment.trace.append(trigger)
     moment.tally("triggers", rule.name)
-    _record(candidate, "fired", None, trigger.reason, moment)
-    alive = tuple(fired for fired in run.fired if fired.expires_at > now)
-    fired = Fired(trigger.trigger_id, run.step, run.due_at, _expires_at(candidate), run.sequence, now)
-    return row, replace(run, sequence=0, competing=False, fired=(*alive, fired))
+    _decide(scope, papers, "fired", None, trigger.reason, moment)
+    alive = [fired for fired in run.fired if fired.expires_at > now]
+    fired = Fired(papers.trigger_id, run.step, run.due_at, expires_at, run.sequence, now)
+    return replace(row, last_fired=last_fired), replace(run, sequence=0, competing=False, fired=(*alive, fired))
 
 
-def _offer(candidate: Candidate, coupons: tuple[str, ...]) -> tuple[Offer | None, tuple[str, ...]]:
+def _offer(candidate: Candidate, coupons: tuple[str, ...], run_id: str) -> tuple[Offer | None, tuple[str, ...]]:
     """What the message may promise, and the coupons it names."""
     rule, scope = candidate.rule, candidate.scope
     row, run, policy, now = scope
@@ -206,7 +209,7 @@ def _offer(candidate: Candidate, coupons: tuple[str, ...]) -> tuple[Offer | None
     last = row.last_fired.get("discount")
     if rule.send.discount_every and last is not None:
         other, at = last
-        if other != _run_id(row, run) and now - at < rule.send.discount_every:
+        if other != run_id and now - at < rule.send.discount_every:
             return None, coupons
     return offer, coupons
 
@@ -225,52 +228,55 @@ def _expires_at(candidate: Candidate) -> int:
     return expires_at
 
 
-def _trigger(candidate: Candidate, offer: Offer | None, coupons: tuple[str, ...]) -> Trigger:
+def _trigger(
+    candidate: Candidate, papers: _Papers, offer: Offer | None, coupons: tuple[str, ...], expires_at: str
+) -> Trigger:
     rule, scope, zone, channels, _ = candidate
-    row, run, policy, now = scope
-    send, step = rule.send, run.step + 1
+    row, run = scope.row, scope.run
+    send = rule.send
     return Trigger(
-        trigger_id=_trigger_id(row, run, step),
+        trigger_id=papers.trigger_id,
         rule=rule.name,
         rule_version=run.version,
         family=rule.family,
-        step=step,
+        step=run.step + 1,
         user_id=row.user_id,
         action=send.action,
         class_=candidate.step.kind or send.kind,
         mode=rule.mode,
         arm="treated",
-        entry=_entry(row, run),
-        run_id=_run_id(row, run),
+        entry=papers.entry,
+        run_id=papers.run_id,
         reason=words.fill(rule.reason, scope, zone),
-        facts=_facts(candidate),
-        evidence=_evidence(run, zone),
+        facts=papers.facts,
+        evidence=papers.evidence,
         channel=channels[0] if channels else None,
         fallbacks=channels[1:],
-        locale=row.locale or policy.locale,
+        locale=row.locale or scope.policy.locale,
         collapse_key=send.collapse,
         offer=offer,
         coupons=coupons,
         items=items_of(scope),
         recheck=rule.recheck,
         priority=send.priority,
-        due_at=format_instant(run.due_at, zone),
-        decided_at=format_instant(now, zone),
-        not_before=format_instant(now, zone),
-        expires_at=format_instant(_expires_at(candidate), zone),
+        due_at=papers.due_at,
+        decided_at=papers.decided_at,
+        not_before=papers.decided_at,
+        expires_at=expires_at,
     )
 
 
 def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, moment: Moment) -> None:
     """Takes back what went out and has not expired: a later fact made it wrong."""
     zone = calendar.zone_of(row, moment.catalogue.policy.zone)
-    at = format_instant(moment.now, zone)
     evidence = (
         Evidence(event_id=happening.event_id, type=happening.source, occurred_at=format_instant(happening.at, zone)),
     )
     for fired in run.fired:
         if fired.expires_at <= moment.now:
             continue
+        done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1)
+        papers = _papers_of(candidate_of(row, rule, done, moment))
         retraction = Retraction(
             retraction_id=ids.retraction_id(fired.trigger_id),
             retracts=fired.trigger_id,
@@ -280,12 +286,11 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
             step=fired.step + 1,
             user_id=row.user_id,
             mode=rule.mode,
-            entry=_entry(row, run),
-            run_id=_run_id(row, run),
+            entry=papers.entry,
+            run_id=papers.run_id,
             reason=why,
             evidence=evidence,
-            decided_at=at,
+            decided_at=papers.decided_at,
         )
         moment.trace.append(retraction)
-        done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1)
-        _record(candidate_of(row, rule, done, moment), "retracted", None, why, moment)
+        _decide(Scope(row, done, moment.catalogue.policy, moment.now), papers, "retracted", None, why, moment)

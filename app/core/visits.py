@@ -5,6 +5,9 @@ Like `facts`, nothing here knows a rule. All of it is bounded; of what is let go
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from operator import attrgetter
+
 from msgspec.structs import replace
 
 from app.core.happenings import Facts, Happening, lines_of
@@ -16,6 +19,7 @@ from schemas.instant import DAY, MINUTE
 VISIT_GAP = 30 * MINUTE
 #: How long contacts are remembered: the longest window that a cap can have.
 SENT_DAYS = 31
+_at = attrgetter("at")
 
 
 def _happened(event: ev.Event, key: str | None = None) -> tuple[Happening, ...]:
@@ -128,5 +132,6 @@ def message_sent(row: Row, event: ev.MessageSent) -> Facts:
 def with_sent(row: Row, contact: Sent) -> Row:
     """The row with one more contact; those no cap can see any more are let go."""
     oldest = contact.at - SENT_DAYS * DAY
-    kept = sorted((*(s for s in row.sent if s.at > oldest), contact), key=lambda s: s.at)
-    return replace(row, sent=tuple(kept[-MAX_SENT:]))
+    kept = row.sent[bisect_right(row.sent, oldest, key=_at) :]
+    place = bisect_right(kept, contact.at, key=_at)
+    return replace(row, sent=(*kept[:place], contact, *kept[place:])[-MAX_SENT:])

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 import re
+from datetime import date, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
-from app.core.calendar import local
+from app.core.calendar import local_day
 from app.core.row import NEVER, Coupon
 from app.core.scope import VARIABLES, Scope
 from schemas.instant import format_instant
 
+_EPOCH = date(1970, 1, 1)
+_MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 _PLACEHOLDER = re.compile(r"\{([a-z_.]+)\}")
 _UNITS = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
 
 
 def day(at: int, zone: ZoneInfo) -> str:
     """'1 March'."""
-    moment = local(at, zone)
-    return f"{moment.day} {moment:%B}"
+    return _day(local_day(at, zone))
+
+
+@lru_cache(maxsize=1024)
+def _day(number: int) -> str:
+    day = _EPOCH + timedelta(days=number)
+    return f"{day.day} {_MONTHS[day.month - 1]}"
 
 
 def length(span: int) -> str:
@@ -54,12 +66,12 @@ def value(name: str, scope: Scope, zone: ZoneInfo) -> str:
 def fact(name: str, scope: Scope, zone: ZoneInfo) -> object:
     """A variable as it stands in `facts`: instants as RFC 3339, durations as ISO 8601, None for never."""
     variable = VARIABLES[name]
-    found = variable.read(scope)
-    if variable.kind == "instant":
+    found, kind = variable.read(scope), variable.kind
+    if kind == "instant":
         return format_instant(found, zone) if 0 <= found < NEVER else None
-    if variable.kind == "duration":
+    if kind == "duration":
         return None if found >= NEVER else _iso(found)
-    if variable.kind == "money":
+    if kind == "money":
         return worth(found)
     return found
 
@@ -81,4 +93,11 @@ def without_names(template: str) -> str:
 
 def fill(template: str, scope: Scope, zone: ZoneInfo) -> str:
     """A reason with its values."""
-    return _PLACEHOLDER.sub(lambda match: value(match[1], scope, zone), template)
+    parts = _parts(template)
+    return "".join([value(part, scope, zone) if number % 2 else part for number, part in enumerate(parts)])
+
+
+@lru_cache(maxsize=1024)
+def _parts(template: str) -> list[str]:
+    """Text and names in turn; the first and the last are text."""
+    return _PLACEHOLDER.split(template)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from zoneinfo import ZoneInfo
+
 import pytest
 
 from app.core import calendar
@@ -111,3 +113,33 @@ def test_days_between_are_counted_where_the_user_is(second: str, days: int) -> N
     assert calendar.days_between(Row("u-1"), at("03-01"), at(second), Policy()) == days
     honolulu = Row("u-1", zone="Pacific/Honolulu")
     assert calendar.days_between(honolulu, at("03-01"), at("03-01") + DAY, Policy()) == 1
+
+
+@pytest.mark.parametrize(
+    "zone", ["Asia/Shanghai", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Apia"]
+)
+def test_days_and_midnights_by_arithmetic_are_those_of_the_wall_clock(
+    zone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = ZoneInfo(zone)
+    instants = [at("2026-10-20") + n * 47 * 3_700_000_000 for n in range(60)]  # ten weeks, with the changes of autumn
+
+    def read() -> list[tuple[int, ...]]:
+        return [
+            (calendar.local_day(i, where), *(calendar.midnight(i, where, days) for days in range(-2, 3)))
+            for i in instants
+        ]
+
+    quick = read()
+    monkeypatch.setattr(calendar, "steady_offset", lambda day, zone: None)
+    assert quick == read()
+
+
+@pytest.mark.parametrize(
+    ("day", "hours"),
+    [("2026-03-26", 1), ("2026-03-27", None), ("2026-03-31", None), ("2026-04-01", 2), ("9999-12-31", None)],
+)
+def test_an_offset_is_steady_two_days_around_and_not_where_the_calendar_ends(day: str, hours: int | None) -> None:
+    number = at(f"{day}T12:00:00Z") // DAY
+    steady = calendar.steady_offset(number, ZoneInfo("Europe/Berlin"))
+    assert steady == (None if hours is None else hours * 3_600_000_000)

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
+from app.core import calendar
 from app.core.guardrails import quiet_hours
 from app.core.policy import Policy, QuietHours
 from schemas import events as ev
@@ -183,9 +184,12 @@ def test_far_from_a_change_arithmetic_gives_what_the_calendar_gives(monkeypatch:
     moments = [at("06-01 00:00") + n * 97 * MINUTE for n in range(60)]
     zones = [ZoneInfo(name) for name in ("Asia/Shanghai", "Europe/Berlin", "America/New_York", "Asia/Kathmandu")]
     windows = [NIGHT, QuietHours(13 * 60, 15 * 60, 0), QuietHours(0, 60, 0)]
-    quick = [quiet_hours.window_end(m, zone, quiet) for m in moments for zone in zones for quiet in windows]
-    monkeypatch.setattr(quiet_hours, "_steady_offset", lambda at, zone: None)
-    assert quick == [quiet_hours.window_end(m, zone, quiet) for m in moments for zone in zones for quiet in windows]
+    cases = [(m, zone, quiet) for m in moments for zone in zones for quiet in windows]
+    quick = [quiet_hours.window_end(*case) for case in cases]
+    clipped = [quiet_hours.clip(*case) for case in cases]
+    monkeypatch.setattr(calendar, "steady_offset", lambda day, zone: None)
+    assert quick == [quiet_hours.window_end(*case) for case in cases]
+    assert clipped == [quiet_hours.clip(*case) for case in cases]
     assert {None} < set(quick)
 
 

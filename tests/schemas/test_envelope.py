@@ -8,6 +8,8 @@ import pytest
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.codec import (
     RejectedMessage,
@@ -78,6 +80,13 @@ def test_fields_stand_in_the_published_order_and_facts_by_name() -> None:
     shuffled = msgspec.structs.replace(TRIGGER, facts=dict(reversed(TRIGGER.facts.items())))
     assert list(shuffled.facts) != list(TRIGGER.facts)
     assert encode_trigger(shuffled, SOURCE) == encode_trigger(TRIGGER, SOURCE)
+
+
+@given(st.text(), st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers(0, 2**63) | st.text()))
+def test_the_text_is_what_other_writers_of_json_write(reason: str, facts: dict[str, object]) -> None:
+    trigger = msgspec.structs.replace(TRIGGER, reason=reason, facts=facts)
+    value, _ = encode_trigger(trigger, SOURCE)
+    assert value == orjson.dumps(msgspec.to_builtins(trigger, order="deterministic"))
 
 
 def test_every_field_of_a_trigger_is_written_even_if_it_is_null() -> None:

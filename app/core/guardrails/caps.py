@@ -7,7 +7,6 @@ passes. A control candidate counts the contacts that control candidates would ha
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from app.core import calendar, words
@@ -16,8 +15,6 @@ from app.core.ids import run_id
 from app.core.policy import Cap
 from app.core.row import Sent
 from schemas.instant import DAY
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def ask(candidate: Candidate) -> Candidate | Verdict:
@@ -41,6 +38,8 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
             free.append(channel)
         elif not full or at < frees_at:
             full, frees_at = why, at
+    if len(free) == len(candidate.channels):
+        return candidate
     if free:
         return candidate._replace(channels=tuple(free))
     if send.on_cap == "defer" and frees_at <= run.due_at + send.expires_after:
@@ -51,12 +50,12 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
 def blocked_until(candidate: Candidate, channel: str, caps: tuple[Cap, ...]) -> tuple[int, str]:
     """When the last full cap of this channel frees, and what it says; (0, '') when none is full."""
     latest, why = 0, ""
-    now = candidate.scope.now
+    sent, now = candidate.scope.row.sent, candidate.scope.now
     for cap in caps:
-        if cap.channel not in (None, channel) or cap.family not in (None, candidate.rule.family):
+        if len(sent) < cap.limit or not _concerns(cap, channel, candidate.rule.family):
             continue
         since = _window_start(now, cap, candidate.zone)
-        counted = [s.at for s in candidate.scope.row.sent if s.at >= since and _counts(s, cap, candidate)]
+        counted = [s.at for s in sent if s.at >= since and _counts(s, cap, candidate)]
         if len(counted) < cap.limit:
             continue
         frees_at = _leaves(counted[len(counted) - cap.limit], cap, candidate.zone)
@@ -65,32 +64,26 @@ def blocked_until(candidate: Candidate, channel: str, caps: tuple[Cap, ...]) -> 
     return latest, why
 
 
+def _concerns(cap: Cap, channel: str, family: str) -> bool:
+    return cap.channel in (None, channel) and cap.family in (None, family)
+
+
 def _counts(sent: Sent, cap: Cap, candidate: Candidate) -> bool:
-    return (
-        (candidate.control or not sent.shadow)
-        and cap.channel in (None, sent.channel)
-        and cap.family in (None, sent.family)
-    )
+    return (candidate.control or not sent.shadow) and _concerns(cap, sent.channel, sent.family)
 
 
 def _window_start(now: int, cap: Cap, zone: ZoneInfo) -> int:
     """The first instant that counts."""
     if not cap.calendar:
         return now - cap.days * DAY + 1
-    return _midnight(calendar.local(now, zone) - timedelta(days=cap.days - 1), zone)
+    return calendar.midnight(now, zone, 1 - cap.days)
 
 
 def _leaves(at: int, cap: Cap, zone: ZoneInfo) -> int:
     """When a contact of that instant has left the window."""
     if not cap.calendar:
         return at + cap.days * DAY
-    return _midnight(calendar.local(at, zone) + timedelta(days=cap.days), zone)
-
-
-def _midnight(day: datetime, zone: ZoneInfo) -> int:
-    """The local day's first instant, as the wall clock reads it."""
-    start = day.replace(hour=0, minute=0, second=0, microsecond=0, fold=0, tzinfo=zone)
-    return (start.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+    return calendar.midnight(at, zone, cap.days)
 
 
 def _sentence(cap: Cap) -> str:

@@ -18,6 +18,8 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     row, policy = candidate.scope.row, candidate.scope.policy
     family, marketing = candidate.rule.family, candidate.marketing
     allowed = tuple(c for c in candidate.channels if may(row, c, family, marketing, policy))
+    if len(allowed) == len(candidate.channels):
+        return candidate
     if allowed:
         return candidate._replace(channels=allowed)
     return Verdict("dropped", "consent", f"The user allows none of the channels {', '.join(candidate.channels)}.")

@@ -12,6 +12,6 @@ from app.core.rules import Rule
 
 def is_control(rule: Rule, user_id: str, policy: Policy) -> bool:
     """Whether this user is held out of this rule."""
-    if ids.share_of(policy.holdout_salt, user_id) < policy.holdout_share:
+    if policy.holdout_share > 0 and ids.share_of(policy.holdout_salt, user_id) < policy.holdout_share:
         return True
     return rule.holdout > 0 and ids.share_of(f"{policy.holdout_salt}/{rule.name}", user_id) < rule.holdout

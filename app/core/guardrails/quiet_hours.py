@@ -68,8 +68,9 @@ def window_end(at: int, zone: ZoneInfo, quiet: QuietHours) -> int | None:
     end does not."""
     if quiet.start_minute == quiet.end_minute:
         return None
-    if (offset := _steady_offset(at, zone)) is not None:
-        return _steady_end(at, offset, quiet)
+    if (offset := calendar.steady_offset(at // DAY, zone)) is not None:
+        window = _steady_window(at, offset, quiet)
+        return None if window is None else window[1]
     today = calendar.local(at, zone)
     for days in (-1, 0):
         day = today + timedelta(days=days)
@@ -80,25 +81,22 @@ def window_end(at: int, zone: ZoneInfo, quiet: QuietHours) -> int | None:
     return None
 
 
-def _steady_offset(at: int, zone: ZoneInfo) -> int | None:
-    """The zone's offset in microseconds, when no clock change is near enough to matter: most days, and quick."""
-    offset = calendar.local(at, zone).utcoffset()
-    if calendar.local(at - 2 * DAY, zone).utcoffset() == offset == calendar.local(at + 2 * DAY, zone).utcoffset():
-        return None if offset is None else offset // _MICROSECOND
-    return None
-
-
-def _steady_end(at: int, offset: int, quiet: QuietHours) -> int | None:
-    """The window's end by arithmetic, on days of 24 hours."""
+def _steady_window(at: int, offset: int, quiet: QuietHours) -> tuple[int, int] | None:
+    """The window that `at` lies in by arithmetic, on days of 24 hours."""
     into_day = (at + offset) % DAY
     since_start = (into_day - quiet.start_minute * MINUTE) % DAY
     length = (quiet.end_minute - quiet.start_minute) * MINUTE % DAY
-    return at + length - since_start if since_start < length else None
+    return (at - since_start, at - since_start + length) if since_start < length else None
 
 
 def clip(expires_at: int, zone: ZoneInfo, quiet: QuietHours) -> int:
     """The end of a send window, moved out of the night to the evening before it."""
-    if quiet.start_minute == quiet.end_minute or window_end(expires_at, zone, quiet) is None:
+    if quiet.start_minute == quiet.end_minute:
+        return expires_at
+    if (offset := calendar.steady_offset(expires_at // DAY, zone)) is not None:
+        window = _steady_window(expires_at, offset, quiet)
+        return expires_at if window is None else window[0]
+    if window_end(expires_at, zone, quiet) is None:
         return expires_at
     today = calendar.local(expires_at, zone)
     starts = (_instant(today + timedelta(days=offset), quiet.start_minute, zone) for offset in (-1, 0))

@@ -42,6 +42,13 @@ BUFFER = 20_000
 HOT_ROWS = 100_000
 #: Entries of the timer heap that may be out of date (cancelled or moved) before it is built anew.
 STALE_TIMERS = 100_000
+#: The largest row, encoded: an event that would make it larger is refused. A record of the changelog may have twice
+#: that, which leaves room for what timers add.
+MAX_ROW_BYTES = 4 << 20
+#: No byte of an event makes more than so many bytes of a row: less is known to fit without encoding it.
+ROW_BYTES_A_BYTE = 64
+#: The largest value that the dead letters take; the topic allows 8 MiB with headers.
+MAX_LETTER_BYTES = 8_000_000
 BEGINNING = 0
 """Merged time before anything was seen."""
 #: CLOCK=wall: merged time is written at least this often while nothing else is, microseconds: a crash sets it back by
@@ -188,6 +195,8 @@ class Processor:
         self._erased: dict[bytes, int] = {}
         self._erased_until = BEGINNING  # the latest erasure: what happened after it is of nobody's old life
         self._gone: list[tuple[bytes, bytes | None]] = []
+        self._sizes: dict[str, tuple[int, int]] = {}
+        """Of users touched since the last batch: bytes of the row when it was last encoded, bytes of events since."""
         self._quarantined: dict[tuple[str, int], str] = {}
         self.consecutive_rejects = 0
         """Since the last message that could be used; ignored ones count for nothing."""
@@ -486,11 +495,30 @@ class Processor:
             self._trace.clear()
             self._reject(source, record, RejectedMessage("cannot_apply", after.reason, after.field))
             return
+        if after is not row and self._outgrows(user, row, after, record):
+            self._trace.clear()
+            reason = (
+                f"With it the row of this user would have more than {MAX_ROW_BYTES} bytes. Nothing of it was kept; "
+                "later events that need no more room are taken."
+            )
+            self._reject(source, record, RejectedMessage("cannot_apply", reason, ""))
+            return
         self._counts["events", event.TYPE] += 1
         self.consecutive_rejects = 0
         if after is not row:
             self._keep(user, after)
         self._collect(user)
+
+    def _outgrows(self, user: str, row: Row | None, after: Row, record: Record) -> bool:
+        """Whether a row gets too large to be written. Only one that may be is encoded to find out."""
+        size, came = self._sizes.get(user) or (len(self._cold.get(user, b"")), 0)
+        came += len(record.value or b"")
+        if size + came * ROW_BYTES_A_BYTE > MAX_ROW_BYTES:
+            size, came = len(encode(after, self._meta.row_version)), 0
+            if size > MAX_ROW_BYTES:
+                return row is None or size > len(encode(row, self._meta.row_version))
+        self._sizes[user] = size, came
+        return False
 
     def _stays_gone(self, event: Event, row: Row | None) -> bool:
         """After an erasure only a new registration begins a new life; whatever else trickles in stays unknown, and what
@@ -530,7 +558,8 @@ class Processor:
         headers = codec.dead_letter_headers(
             rejected, source.name, self.shard, record.offset, format_instant(self._rejected_at(record), UTC)
         )
-        self._outputs.append(Output("dead-letters", record.key, record.value, headers))
+        fits = len(record.value or b"") <= MAX_LETTER_BYTES  # else it stays where the headers say that it is
+        self._outputs.append(Output("dead-letters", record.key, record.value if fits else None, headers))
         self._counts["rejects", rejected.code] += 1
         self.consecutive_rejects += 1
         if self.plan.stop_at_ceiling and self.consecutive_rejects >= self.plan.reject_ceiling:
@@ -673,6 +702,7 @@ class Processor:
         batch = Batch(rows, self._outputs, self._offsets, self._counts, self.consecutive_rejects)
         self._dirty, self._outputs, self._offsets, self._counts = {}, [], {}, Counter()
         self._meta_dirty = False
+        self._sizes.clear()
         while len(self._hot) > HOT_ROWS:
             del self._hot[next(iter(self._hot))]
         if len(self._heap) > len(self._timers) + STALE_TIMERS:

@@ -42,7 +42,6 @@ EARLIEST: Final = Instant(946_684_800 * SECOND)
 LATEST: Final = Instant(253_402_300_799 * SECOND + 999_999)
 """The last microsecond of the year 9999, the end of RFC 3339."""
 
-_QUARTER: Final = 15 * MINUTE
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -83,34 +82,38 @@ def format_instant(at: int, zone: tzinfo) -> str:
 
     The zone's year 10000 cannot be written: there it falls back to UTC.
     """
-    number, rest = divmod(at, _QUARTER)
-    known = _quarter(number, zone)
-    if known is None:
+    steady = _steady(at // DAY, zone)
+    if steady is None:
         return _format_rare_instant(at, zone)
-    before, minute, after = known
-    seconds, fraction = divmod(rest, SECOND)
-    text = f"{before}{minute + seconds // 60:02}:{seconds % 60:02}"
-    return f"{text}.{fraction:06}{after}" if fraction else text + after
+    offset, suffix = steady
+    day, within = divmod(at + offset, DAY)
+    seconds, fraction = divmod(within, SECOND)
+    text = f"{_date(day)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    return f"{text}.{fraction:06}{suffix}" if fraction else text + suffix
 
 
-@lru_cache(maxsize=8192)
-def _quarter(number: int, zone: tzinfo) -> tuple[str, int, str] | None:
-    """How the instants of a quarter of an hour (counted from 1970) are written: "2026-03-08T08:", the minute it begins
-    with, "+08:00"; cached, because triggers come in bunches. None where a closer look is needed."""
+@lru_cache(maxsize=4096)
+def _steady(day: int, zone: tzinfo) -> tuple[int, str] | None:
+    """The offset of a zone on a day of UTC (counted from 1970), in microseconds and as it is written; cached, because
+    triggers come in bunches. None where a closer look is needed."""
     try:
-        first = (_EPOCH + number * _QUARTER * _MICROSECOND).astimezone(zone)
-        last = (_EPOCH + ((number + 1) * _QUARTER - 1) * _MICROSECOND).astimezone(zone)
+        first = (_EPOCH + timedelta(days=day)).astimezone(zone)
+        last = (_EPOCH + timedelta(days=day + 1) - _MICROSECOND).astimezone(zone)
     except OverflowError:
         return None
     offset = first.utcoffset()
-    if offset is None or offset != last.utcoffset() or offset // _MICROSECOND % _QUARTER:
+    if offset is None or offset != last.utcoffset() or offset.total_seconds() % 60:
         return None
-    text = first.isoformat()
-    return text[:14], first.minute, text[19:]
+    return offset // _MICROSECOND, first.isoformat()[19:]
+
+
+@lru_cache(maxsize=4096)
+def _date(day: int) -> str:
+    return date.fromordinal(_EPOCH_DAY + day).isoformat()
 
 
 def _format_rare_instant(at: int, zone: tzinfo) -> str:
-    """Beside a clock change, at the end of the range, or in a zone that is minutes off."""
+    """On the day of a clock change, at the end of the range, or in a zone that is seconds off."""
     moment = _EPOCH + at * _MICROSECOND
     try:
         local = moment.astimezone(zone)

@@ -102,7 +102,12 @@ def _add(groups: dict[str, Group], name: str, group: Group) -> None:
 
 def _together(one: Group, other: Group) -> Group:
     return Group(
-        one.units + other.units, one.subscription or other.subscription, one.quantity + other.quantity, *one[3:]
+        one.units + other.units,
+        one.subscription or other.subscription,
+        one.quantity + other.quantity,
+        one.product_id,
+        one.title,
+        one.image_url,
     )
 
 
@@ -131,7 +136,7 @@ def _with_order(row: Row, order: Order) -> Row:
     new = replace(row, orders={**row.orders, order.order_id: order})
     _let_lines_go(new.orders)
     if len(new.orders) > MAX_ORDERS:
-        oldest = min((o for o in new.orders.values() if o.order_id != order.order_id), key=_age)
+        oldest = _oldest([o for o in new.orders.values() if o.order_id != order.order_id])
         del new.orders[oldest.order_id]
         if oldest.paid_at is not None or taken_back(oldest):  # else its payment may be to come
             _forget(new, "order", oldest.order_id)
@@ -151,13 +156,23 @@ def _let_lines_go(orders: dict[str, Order]) -> None:
     while len(detailed) > MAX_ORDERS_WITH_LINES or (
         len(detailed) > 1 and sum(len(order.lines) for order in detailed) > MAX_LINES
     ):
-        oldest = min(detailed, key=_age)
+        oldest = _oldest(detailed)
         detailed.remove(oldest)
         orders[oldest.order_id] = replace(oldest, lines=(), coupons_used=(), coupons_issued=())
 
 
-def _age(order: Order) -> tuple[int, str]:
-    return max(order.placed_at or 0, order.paid_at or 0, order.cancelled_at or 0), order.order_id
+def _oldest(orders: list[Order]) -> Order:
+    """The order of which nothing was heard for longest; of equals the first by its id."""
+    ages = [_age(order) for order in orders]
+    least = min(ages)
+    return min((o for o, age in zip(orders, ages, strict=True) if age == least), key=lambda o: o.order_id)
+
+
+def _age(order: Order) -> int:
+    at = order.paid_at or 0
+    if order.placed_at is not None and order.placed_at > at:
+        at = order.placed_at
+    return order.cancelled_at if order.cancelled_at is not None and order.cancelled_at > at else at
 
 
 def _take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods: bool) -> tuple[OrderLine, ...]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from app.core.row import OrderLine, Row
 from schemas import events as ev
 
 
-class Group(NamedTuple):
+class Group(Struct, frozen=True, gc=False):
     """The lines of one event that share a product type: one entry."""
 
     units: int

@@ -6,13 +6,17 @@ collections are never edited in place: the same dictionary of orders always mean
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Callable
 from functools import lru_cache
 from itertools import pairwise
+from operator import attrgetter
 from typing import NamedTuple
 
 from app.core.row import Order, Row
 from schemas.instant import DAY
 
+_paid_at: Callable[[Order], int] = attrgetter("paid_at")
 #: A rhythm needs so many gaps between purchases to be the user's own.
 MIN_GAPS = 3
 
@@ -24,10 +28,8 @@ class Purchases(NamedTuple):
     """When those that count were paid, the earliest first."""
     orders: int
     """How many count, split orders once."""
-    paid: tuple[tuple[int, str, Order], ...]
-    """(paid_at, order_id, order) of all that were ever paid, whether they still count or not, the earliest first."""
-    in_case: bool
-    """An after-sale case is open about one of the orders."""
+    paid: list[Order]
+    """All that were ever paid, whether they still count or not, the earliest first."""
 
 
 class _Latest:
@@ -35,7 +37,7 @@ class _Latest:
 
     def __init__(self) -> None:
         self.orders: dict[str, Order] | None = None
-        self.found = Purchases((), 0, (), False)
+        self.found = Purchases((), 0, [])
 
 
 _latest = _Latest()
@@ -49,24 +51,16 @@ def purchases(row: Row) -> Purchases:
 
 
 def _purchases(orders: dict[str, Order]) -> Purchases:
-    paid = [(order.paid_at, order.order_id, order) for order in orders.values() if order.paid_at is not None]
-    paid.sort()
-    counted = [order for _, _, order in paid if is_paid(order)]
-    return Purchases(
-        tuple([order.paid_at or 0 for order in counted]),
-        len({order.parent_id or order.order_id for order in counted}),
-        tuple(paid),
-        any(order.cases for order in orders.values()),
-    )
+    paid = [order for order in orders.values() if order.paid_at is not None]
+    paid.sort(key=_paid_at)
+    counted = [order for order in paid if is_paid(order)]
+    return Purchases(tuple(map(_paid_at, counted)), len({order.parent_id or order.order_id for order in counted}), paid)
 
 
 def paid_since(row: Row, at: int) -> list[Order]:
     """Orders that were paid at this instant or later, whether they still count or not."""
     paid = purchases(row).paid
-    first = len(paid)
-    while first and paid[first - 1][0] >= at:
-        first -= 1
-    return [order for _, _, order in paid[first:]]
+    return paid[bisect_left(paid, at, key=_paid_at) :]
 
 
 def is_paid(order: Order) -> bool:

@@ -42,7 +42,7 @@ class _Papers(NamedTuple):
 
 
 def _papers(scope: Scope, zone: ZoneInfo, facts: dict[str, object]) -> _Papers:
-    row, run, _, now = scope
+    row, run = scope.row, scope.run
     # What the run is about, as published: a coupon without a pack is itself.
     kind = "coupon" if run.kind == "pack" and run.key in row.coupons else run.kind
     return _Papers(
@@ -57,7 +57,7 @@ def _papers(scope: Scope, zone: ZoneInfo, facts: dict[str, object]) -> _Papers:
         ),
         facts,
         format_instant(run.due_at, zone),
-        format_instant(now, zone),
+        format_instant(scope.now, zone),
     )
 
 
@@ -168,7 +168,7 @@ def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> 
     """A candidate that all gates let through is charged, and fired, or held out with a record of what it would have
     been. `coupons` are those of the candidates it won against."""
     rule, scope, zone, channels, control = candidate
-    row, run, _, now = scope
+    row, run, now = scope.row, scope.run, scope.now
     papers = _papers_of(candidate)
     channel = channels[0] if channels else None
     if channel is not None and candidate.marketing:
@@ -197,7 +197,7 @@ def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> 
 def _offer(candidate: Candidate, coupons: tuple[str, ...], run_id: str) -> tuple[Offer | None, tuple[str, ...]]:
     """What the message may promise, and the coupons it names."""
     rule, scope = candidate.rule, candidate.scope
-    row, run, policy, now = scope
+    row, run, policy, now = scope.row, scope.run, scope.policy, scope.now
     if run.kind in ("coupon", "pack"):
         coupons = tuple(dict.fromkeys((coupon_of(scope).coupon_id, *coupons)))
     name = candidate.step.offer

@@ -352,7 +352,7 @@ def _draft(
         if at < 0:
             return None
         draft = replace(draft, entered_at=at)
-        scope = scope._replace(run=draft)
+        scope = replace(scope, run=draft)
     if draft.entered_at < moment.enters_from.get(rule.name, 0):
         return None
     return draft if enter.when is None or enter.when(scope) else None
@@ -623,7 +623,7 @@ def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
         return _settle(*_not_yet(row, winner, losers, full, moment), moment)
     coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
     before = winner.scope.run
-    row, after = release.conclude(winner._replace(scope=winner.scope._replace(row=row)), coupons, moment)
+    row, after = release.conclude(winner._replace(scope=replace(winner.scope, row=row)), coupons, moment)
     row = _concluded(row, winner.rule, before, after, moment)
     for loser in losers:
         before = loser.scope.run

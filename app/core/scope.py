@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
+from msgspec import Struct
+
 from app.core import calendar
 from app.core.policy import Policy
 from app.core.purchases import is_paid, last_order_at, paid_orders, purchase_before, usual_gap
@@ -18,7 +20,7 @@ from schemas.instant import DAY
 Kind = Literal["instant", "duration", "int", "string", "bool", "money"]
 
 
-class Scope(NamedTuple):
+class Scope(Struct, frozen=True, gc=False):
     """What an expression is evaluated against: the row, the run (or the draft of one at entry), the moment."""
 
     row: Row
@@ -92,9 +94,8 @@ def category_of(view: View) -> str:
 def best_view(scope: Scope) -> View | None:
     """Of the products of the run's category that were looked at since the entry, the one with most visits, then the
     longest look, then the latest. What was looked at before (and perhaps bought) is of the past."""
-    views = [
-        v for v in scope.row.views.values() if category_of(v) == scope.run.key and v.last_at >= scope.run.entered_at
-    ]
+    key, since = scope.run.key, scope.run.entered_at
+    views = [v for v in scope.row.views.values() if v.last_at >= since and category_of(v) == key]
     return max(views, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
 
 

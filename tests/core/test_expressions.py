@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
 from app.core import expressions
 from app.core.expressions import ExpressionError
@@ -66,14 +67,14 @@ def test_anything_else_is_no_duration(text: str) -> None:
 def test_a_condition_reads_the_view(text: str, holds: bool) -> None:
     one = scope(value="20.00", currency="CNY", value_minor=2000, expires_at=at("03-02") + 192 * HOUR, now=at("03-06"))
     if "silent_for" in text:
-        one = one._replace(now=NOW)
+        one = replace(one, now=NOW)
     assert expressions.condition(text, "coupon")(one) is holds
 
 
 def test_a_bare_name_is_a_condition() -> None:
     replenishable = expressions.condition("line.replenishable", "product_type")
     assert replenishable(scope("product_type")) is True
-    assert replenishable(scope("product_type")._replace(policy=Policy())) is False
+    assert replenishable(replace(scope("product_type"), policy=Policy())) is False
     assert "true or false" in refusal(expressions.condition, "user.paid_orders", "user")
 
 
@@ -166,7 +167,7 @@ def test_what_never_comes_stays_so(text: str, wanted: str) -> None:
 
 
 def test_dividing_by_nothing_divides_by_one() -> None:
-    empty = scope()._replace(row=Row("u-1"))
+    empty = replace(scope(), row=Row("u-1"))
     assert expressions.timing("10d / user.paid_orders", "user", "duration")(empty) == 10 * DAY
 
 

@@ -19,9 +19,10 @@ from schemas.instant import DAY
 
 def ask(candidate: Candidate) -> Candidate | Verdict:
     """Takes away the channels whose caps are full; then defers to when one frees, or drops, as the rule says."""
-    row, run, policy, now = candidate.scope[:4]
     if not candidate.marketing:
         return candidate
+    scope = candidate.scope
+    row, run, now = scope.row, scope.run, scope.now
     send = candidate.rule.send
     if send.once_in and (last := row.last_fired.get(candidate.rule.name)) is not None:
         other, at = last
@@ -33,7 +34,7 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
             return Verdict("dropped", "cap", f"This rule wrote {ago} ago, and writes once in {every}.")
     free, full, frees_at = [], "", 0
     for channel in candidate.channels:
-        at, why = blocked_until(candidate, channel, policy.caps)
+        at, why = blocked_until(candidate, channel, scope.policy.caps)
         if not why:
             free.append(channel)
         elif not full or at < frees_at:

@@ -4,7 +4,6 @@ the shop holds back for everybody: open after-sale cases, its calendar."""
 from __future__ import annotations
 
 from app.core.guardrails.verdict import Candidate, Verdict
-from app.core.purchases import purchases
 from app.core.scope import NO_COUPON, coupon_of
 from schemas.instant import HOUR
 
@@ -27,7 +26,7 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
         return Verdict("dropped", "eligibility", f"The rule's condition did not hold: {rule.check_text}")
     if rule.send.action == "grant" or not candidate.marketing:
         return candidate
-    if purchases(scope.row).in_case:
+    if any(order.cases for order in scope.row.orders.values()):
         return _held(candidate, "The user has an open after-sale case.", scope.now + CASE_PAUSE)
     for period in scope.policy.calendar:
         if period.starts_at <= scope.now < period.ends_at and (not period.rules or rule.name in period.rules):

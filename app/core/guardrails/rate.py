@@ -48,7 +48,7 @@ def budget(rate: Rate, shares: int, tolerance: int) -> Budget:
 
 def ask(candidate: Candidate, left: Budget) -> tuple[Verdict | None, Budget]:
     """What there is to object, and the budget after it. Asked last, when everything else lets the candidate out."""
-    rule, (_, run, _, now) = candidate.rule, candidate.scope
+    rule, run, now = candidate.rule, candidate.scope.run, candidate.scope.now
     if run.sequence and run.slot and now - run.slot <= left.tolerance:
         return None, left  # it comes back with its slot
     slot = max(now, left.free_from)

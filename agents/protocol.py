@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
+from app.core.rules import Catalogue
 from app.processor import Record
 
 
@@ -54,6 +55,10 @@ class ShardProcessor(Protocol):
         """By input: the offset that comes next, as its changelog says; only of inputs that it knows."""
 
     @property
+    def catalogue_number(self) -> int:
+        """Number of the published catalogue in effect; 0 = none yet."""
+
+    @property
     def pending_timers(self) -> int: ...
 
     @property
@@ -64,6 +69,7 @@ class ShardProcessor(Protocol):
     def feed(self, input: str, records: Sequence[Record], position: int) -> None: ...
     def room(self, input: str) -> int: ...
     def look(self, now: int, ends: Mapping[str, int]) -> None: ...
+    def offer(self, number: int, effective_at: int, catalogue: Catalogue) -> None: ...
     def take(self, limit: int) -> BatchLike | None: ...
 
 

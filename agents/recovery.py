@@ -136,6 +136,11 @@ class Past:
                 await self._confirm_beyond(tp, offset)
         return found
 
+    async def end(self, topic: str) -> int:
+        """Where the first partition of another topic ends. Raises KafkaError."""
+        tp = TopicPartition(topic, 0)
+        return int((await self._consumer.end_offsets([tp]))[tp])
+
     async def _confirm_beyond(self, tp: TopicPartition, offset: int, tries: int = 20) -> None:
         """A committed offset beyond the end is final only if it stays: just after a leader moves, ends lag behind."""
         last = -1

@@ -18,6 +18,7 @@ from typing import Final, Literal, Protocol, TypeVar
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, OffsetOutOfRangeError
 
+from agents.catalogues import CatalogueLost, Catalogues, Offers
 from agents.fetching import Chunk
 from agents.producing import Fenced, Line, ShardProducer
 from agents.protocol import BatchLike, ProcessorFailed, ShardProcessor
@@ -61,7 +62,15 @@ class ChunkLost(Exception):
 class Shard:
     """One shard on this worker, from its assignment until it is closed."""
 
-    def __init__(self, number: int, generation: int, wiring: Wiring, reader: Reader, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        number: int,
+        generation: int,
+        wiring: Wiring,
+        reader: Reader,
+        metrics: Metrics,
+        catalogues: Catalogues | None = None,
+    ) -> None:
         self.number = number
         self.generation = generation
         """The group's generation in which it was last assigned to us."""
@@ -70,6 +79,7 @@ class Shard:
         self.state: Literal["opening", "open", "waiting", "stopped"] = "opening"
         self.reason = ""
         self._wiring, self._reader, self._metrics = wiring, reader, metrics
+        self._offers = Offers(catalogues, number, self._ask, metrics) if catalogues is not None else None
         self._tps = wiring.partitions(number)
         self._producer: ShardProducer | None = None
         self._processor: ShardProcessor | None = None
@@ -149,6 +159,10 @@ class Shard:
         self._doubt = sentence
         self._wake.set()
 
+    def wake(self) -> None:
+        """Something was published: see whether it concerns this shard."""
+        self._wake.set()
+
     def wants_look(self, now: float) -> bool:
         """Whether it should be told the time, `now` being seconds of the monotonic clock."""
         rest = self._wiring.look_idle if self._idle else self._wiring.look_busy
@@ -170,7 +184,7 @@ class Shard:
                 await self._open()
                 began = clock.monotonic()
                 await self._work()
-            except (ProcessorFailed, PositionLost, MessageSizeTooLargeError) as exc:
+            except (ProcessorFailed, PositionLost, CatalogueLost, MessageSizeTooLargeError) as exc:
                 self._stop(exc)
                 return
             except Fenced as exc:
@@ -205,7 +219,10 @@ class Shard:
             found = await past.restore(TopicPartition(wiring.changelog, number), processor, restored.set)
             own = {tp: processor.read_up_to[name] for name, tp in self._tps.items() if name in processor.read_up_to}
             positions = await past.positions(list(self._tps.values()), own, processor.rows_held > 0)
+            published = await past.end(self._offers.topic) if self._offers is not None else 0
         self._ask("after restoring the rows", processor.restored)
+        if self._offers is not None:
+            await self._offers.begin(processor, published)
         self._processor = processor
         self._next = {name: positions[tp] for name, tp in self._tps.items()}
         for name, position in self._next.items():  # an input without traffic is known to be read up to here
@@ -237,6 +254,8 @@ class Shard:
             if self._doubt:
                 raise ChunkLost(self._doubt)
             self._absorb(processor)
+            if self._offers is not None:
+                self._offers.go_on(processor)
             batch = None
             if self._looked_at or not self._wiring.wall:
                 batch = self._ask("applying events", processor.take, limit)
@@ -319,6 +338,8 @@ class Shard:
             self._between.set()
         self._committed.update(batch.offsets)
         self._count(batch, clock.monotonic() - started)
+        if self._offers is not None:
+            self._offers.note(self._opened)
 
     def _lines(self, batch: BatchLike) -> dict[str, list[Line]]:
         """What is to be written, by topic."""

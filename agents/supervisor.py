@@ -14,6 +14,7 @@ from faust.tables.manager import TableManager
 from faust.types import TP
 from mode import Service
 
+from agents.catalogues import Catalogues
 from agents.fetching import Chunk
 from agents.shard import Shard
 from agents.transport import Consumer, ConsumerThread
@@ -38,6 +39,8 @@ class Supervisor(TableManager):
         self._wiring: Wiring = app.wiring
         self._metrics: Metrics = app.metrics
         self.shards: dict[int, Shard] = {}
+        topic = self._wiring.rules
+        self._catalogues = Catalogues(self._wiring.client, topic, self._metrics, self._wake_all) if topic else None
         self._assigned: frozenset[int] | None = None
         self._generation = -1
         self._beyond: list[int] = []
@@ -129,6 +132,15 @@ class Supervisor(TableManager):
     async def _keep_watch(self) -> None:
         await Watch(self._wiring, self._metrics, lambda: list(self.shards.values()), lambda: self._thread).run()
 
+    @Service.task
+    async def _follow_publications(self) -> None:
+        if self._catalogues is not None:
+            await self._catalogues.run()
+
+    def _wake_all(self) -> None:
+        for shard in self.shards.values():
+            shard.wake()
+
     @property
     def _thread(self) -> ConsumerThread:
         return cast(Consumer, self._engine.consumer).thread
@@ -142,7 +154,7 @@ class Supervisor(TableManager):
         self._moving = False
         opened = sorted(numbers.difference(self.shards))
         for number in opened:
-            shard = Shard(number, generation, self._wiring, self._thread, self._metrics)
+            shard = Shard(number, generation, self._wiring, self._thread, self._metrics, self._catalogues)
             self.shards[number] = shard
             shard.start()
         for shard in self.shards.values():

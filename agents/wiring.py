@@ -26,6 +26,8 @@ class Wiring:
     outputs: Mapping[str, str]
     """Logical name of each output -> its topic."""
     changelog: str
+    rules: str | None
+    """The topic of the published catalogues; None = the processors come with all they need."""
     shards: int
     """How many there are: the partitions of every input."""
     wall: bool

@@ -10,6 +10,7 @@ import gc
 import logging
 import os
 import threading
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final, cast
@@ -22,18 +23,26 @@ from agents.clients import NameTaken
 from agents.engine import Engine
 from agents.protocol import ProcessorFactory
 from agents.wiring import REQUEST_TIMEOUT_MS, Wiring
-from app import logs, rulebook, topics
+from app import clock, logs, rulebook, topics
 from app.core.problems import CatalogueError
 from app.http import HttpProblem, HttpServer
 from app.metrics import Metrics
 from app.processor import Plan, Processor
+from app.publications import topic as publishing
 from app.settings import Settings, SettingsError, load_settings, start_policy
 from schemas.codec import DecodeOptions
 
 log = logging.getLogger(__name__)
 
 #: What a person can mend: told as it is, without a traceback, and the exit code is 2.
-PROBLEMS: Final = (SettingsError, CatalogueError, topics.TopicProblem, HttpProblem, NameTaken)
+PROBLEMS: Final = (
+    SettingsError,
+    CatalogueError,
+    topics.TopicProblem,
+    publishing.PublishingProblem,
+    HttpProblem,
+    NameTaken,
+)
 
 _STOP_SECONDS: Final = 25.0
 """A worker that was told to stop and has not after this is ended hard; exactly once makes that safe."""
@@ -63,7 +72,9 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
     """The shards' connections. `options` replace fields of the Wiring."""
     session = settings.session_timeout / 1_000_000
     outputs = {
-        spec.logical: spec.name for spec in topics.specs(settings) if spec.kind not in (topics.INPUT, topics.CHANGELOG)
+        spec.logical: spec.name
+        for spec in topics.specs(settings)
+        if spec.kind not in (topics.INPUT, topics.CHANGELOG, topics.RULES)
     }
     wiring = Wiring(
         client={
@@ -78,6 +89,7 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
         inputs={name: topics.physical(settings, name) for name in settings.inputs},
         outputs=outputs,
         changelog=topics.changelog(settings),
+        rules=topics.physical(settings, topics.RULES),
         shards=settings.partitions,
         wall=settings.clock == "wall",
         batch_max=settings.batch_max,
@@ -86,6 +98,25 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
         instance_id=settings.instance_id,
     )
     return replace(wiring, **options)
+
+
+async def _prepare(settings: Settings) -> None:
+    """Before a worker starts: the topics are there, and some rules are published, be it by this worker.
+
+    Raises TopicProblem or PublishingProblem.
+    """
+    await topics.check_topics(settings)
+    own, now = rulebook.texts(settings.rules), clock.now()
+    published = await publishing.seed(settings, own, now)
+    latest = published[-1]
+    if latest.files != own:
+        log.info(
+            "The rules of %s are not the published ones; those are used (number %d). `lifecycle rules publish DIR` "
+            "publishes others.",
+            settings.rules or "this release",
+            latest.number,
+            extra={"version": latest.number},
+        )
 
 
 class Pages(Service):
@@ -116,12 +147,15 @@ def build_app(settings: Settings, make: ProcessorFactory | None = None, **option
 
     Raises CatalogueError; the rest is checked when it starts.
     """
+    check: Callable[[], Awaitable[None]]
     if make is None:
-        make = partial(Processor, build_plan(settings))
+        make, check = partial(Processor, build_plan(settings)), partial(_prepare, settings)
+    else:  # one of its own has its own rules
+        options, check = {"rules": None, **options}, partial(topics.check_topics, settings)
     engine = Engine(
         build_wiring(settings, make, **options),
         Metrics(),
-        check=partial(topics.check_topics, settings),
+        check=check,
         logging_config=logs.config(settings.log_level, settings.log_format),
     )
     engine.service(cast(Any, Pages(settings, engine)))

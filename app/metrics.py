@@ -83,6 +83,8 @@ class Metrics:
         self.unnamed_counts = self._counter("unnamed_counts", "Counts without a metric (a defect when above 0).")
         # counter, transactions: aborted or given up; the shard was opened again from its changelog.
         self.transaction_aborts = self._counter("transaction_aborts", "Kafka transactions that did not commit.")
+        # counter, publications: of rules, that this worker could not load; shards that need one stop.
+        self.publications_refused = self._counter("publications_refused", "Published rules that could not be loaded.")
         # counter, times: the retention of an input overtook us and records were gone before they were read.
         self.offsets_out_of_range = self._counter("offsets_out_of_range", "Records lost to retention.", "input")
         for name in INPUTS:  # there from the start, so that an alert sees the first one as an increase
@@ -106,6 +108,10 @@ class Metrics:
         self.hanging_transaction = self._gauge(
             "hanging_transaction_seconds", "Age of an upstream transaction that holds readers back.", "shard", "input"
         )
+        # gauge, number: of the published catalogue in effect in a shard.
+        self.catalogue = self._gauge("catalogue", "Number of the published rules in effect.", "shard")
+        # gauge, number: the latest one that this worker has read, whether or not it is in effect yet.
+        self.published = self._gauge("published", "Latest number of published rules known to this worker.")
         # gauge, seconds: how long the last opening of a shard took, changelog read included.
         self.recovery_seconds = self._gauge("recovery_seconds", "Duration of a shard's last opening.", "shard")
         # gauge, records: how many changelog records that opening read.
@@ -153,6 +159,7 @@ class Metrics:
             self.consumer_lag,
             self.consecutive_rejects,
             self.hanging_transaction,
+            self.catalogue,
             self.recovery_seconds,
             self.recovery_records,
         ):

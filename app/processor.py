@@ -22,7 +22,7 @@ from app.core.facts import Refused
 from app.core.guardrails import rate
 from app.core.guardrails.rate import Budget, SlotTaken
 from app.core.moment import Moment
-from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer, require_readable
+from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer, require_readable, run_key
 from app.core.rules import Catalogue
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
@@ -49,6 +49,10 @@ MAX_ROW_BYTES = 4 << 20
 ROW_BYTES_A_BYTE = 64
 #: The largest value that the dead letters take; the topic allows 8 MiB with headers.
 MAX_LETTER_BYTES = 8_000_000
+#: How many users with timers a change-over looks at for each one that a batch may adapt: most need nothing.
+LOOKED_AT = 20
+#: In `_Meta.unsettled`: nobody knows under which catalogue the runs were last looked after.
+EVERY_RULE = "*"
 BEGINNING = 0
 """Merged time before anything was seen."""
 #: CLOCK=wall: merged time is written at least this often while nothing else is, microseconds: a crash sets it back by
@@ -142,6 +146,10 @@ class _Meta(msgspec.Struct):
     """By rule with a maximum rate: when its next slot is free here."""
     read_up_to: dict[str, int] = {}
     """By input: the offset that comes next; committed with the group's own, but it does not expire as that does."""
+    unsettled: list[str] = []
+    """Rules whose runs the last change-over has to look after before anything else happens; EVERY_RULE for all."""
+    settled: str = ""
+    """The users up to this one, in the order of their ids, have been looked after."""
 
 
 class _Input:
@@ -192,6 +200,8 @@ class Processor:
         self._source = f"/lifecycle-triggers/{plan.app_id}"
         self._catalogue = plan.catalogue
         self._offers: dict[int, tuple[int, Catalogue]] = {}
+        self._unknown = True  # under which catalogue the rows were written
+        self._to_settle: list[str] | None = None  # users, the next one last; None = not listed yet
         self._erased: dict[bytes, int] = {}
         self._erased_until = BEGINNING  # the latest erasure: what happened after it is of nobody's old life
         self._gone: list[tuple[bytes, bytes | None]] = []
@@ -286,6 +296,11 @@ class Processor:
         return self._meta.read_up_to
 
     @property
+    def catalogue_number(self) -> int:
+        """Number of the published catalogue in effect; 0 = none was offered yet."""
+        return self._meta.catalogue
+
+    @property
     def pending_timers(self) -> int:
         """Users with a timer."""
         return len(self._timers)
@@ -308,9 +323,14 @@ class Processor:
         """Merges, applies and fires about `limit` events and timers. None when there is nothing to do now."""
         if self.plan.clock == "wall" and self._now == BEGINNING:
             return None
+        if self._offers and not self._meta.unsettled and self._next_change() <= self._meta.merged:
+            self._change_over(self._meta.merged)  # it was in effect before this shard heard of it
         self._activate()
         done, wall = 0, self.plan.clock == "wall"
         while done < limit:
+            if self._meta.unsettled:
+                done += self._settle(limit - done)
+                continue
             if self._look is not None and not self._look_ends:
                 done += self._fire_look(limit - done)
                 continue
@@ -340,6 +360,7 @@ class Processor:
             self._meta.row_version = version
             self._meta_dirty = True
         sends: dict[str, int] = {}
+        self._enters_from = {}
         now = self._meta.merged if self.plan.clock == "events" else self._now
         for name, rule in self._catalogue.rules.items():
             if name not in self._meta.active_since:
@@ -370,13 +391,16 @@ class Processor:
         if number > self._meta.catalogue:
             self._offers[number] = (effective_at, catalogue)
         elif number == self._meta.catalogue:  # the one that was in effect when the shard was last written
-            self._catalogue, self._sends_from = catalogue, None
+            self._catalogue, self._sends_from, self._unknown = catalogue, None, False
+
+    def _next_change(self) -> int:
+        return min(due for due, _ in self._offers.values())
 
     def _change_before(self, at: int, limit: int, reached: bool = True) -> int | None:
         """Before time goes on to `at`: a catalogue that takes effect by then. Its predecessor's timers fire first,
         unless what may yet cancel them has not been applied (`reached`). None when there is none; else how much of the
         limit was used."""
-        if not self._offers or (change := min(due for due, _ in self._offers.values())) > at:
+        if not self._offers or (change := self._next_change()) > at:
             return None
         fired = self._fire_due(change - self.plan.lateness, limit, inclusive=False) if reached else 0
         if fired < limit:
@@ -384,25 +408,51 @@ class Processor:
         return max(fired, 1)
 
     def _change_over(self, until: int) -> None:
-        """Takes up the catalogues that are in effect at this instant. Whoever has a timer is adapted now, the others
-        when they are touched."""
+        """Takes up the catalogues that are in effect at this instant. Runs that exit or begin anew are looked after
+        before anything else happens (`_settle`), the others when they are touched."""
         if self.plan.clock == "events" and until > self._meta.merged:
             self._meta.merged = until  # the change is at one instant, whatever the batches cut
+        before = self._catalogue
         for number in sorted(n for n, (at, _) in self._offers.items() if at <= until):
             _, self._catalogue = self._offers.pop(number)
             self._meta.catalogue = number
-            self._meta_dirty = True
         for number in [n for n in self._offers if n < self._meta.catalogue]:
             del self._offers[number]  # a later one is in effect already
+        self._meta.unsettled = [EVERY_RULE] if self._unknown else list(before.unsettled_by(self._catalogue))
+        self._meta.settled, self._to_settle, self._unknown = "", None, False
+        self._meta_dirty = True
+        for name in self._meta.active_since.keys() - self._catalogue.rules.keys():
+            del self._meta.active_since[name]  # should it come back, it begins anew
         self._sends_from = None
         self._activate()
-        for user in list(self._timers):
-            row = self._dirty.get(user) or self.row(user)
-            assert row is not None
+
+    def _settle(self, limit: int) -> int:
+        """Adapts the runs of users with timers to the catalogue that took over, in the order of their ids, at most
+        `limit` users at a time; a user is decoded only if one of these rules is named in the row."""
+        if self._to_settle is None:
+            self._to_settle = sorted((user for user in self._timers if user > self._meta.settled), reverse=True)
+        every = EVERY_RULE in self._meta.unsettled
+        names = [b"" if every else run_key(name, "").encode() for name in self._meta.unsettled]
+        adapted = looked = 0
+        while self._to_settle and adapted < limit and looked < limit * LOOKED_AT:
+            user = self._to_settle.pop()
+            looked += 1
+            row = self._hot.get(user)
+            if row is None:
+                data = self._cold[user]
+                if not any(name in data for name in names):
+                    continue
+                row = decode(data)
             after = engine.adapt(row, self._moment(self.now))
-            if after is not row:
+            if after.runs is not row.runs:
                 self._keep(user, after)
-            self._collect(user)
+                self._collect(user)
+                adapted += 1
+            self._meta.settled = user
+        self._meta_dirty = True
+        if not self._to_settle:
+            self._meta.unsettled, self._meta.settled, self._to_settle = [], "", None
+        return max(adapted, looked // LOOKED_AT, 1)
 
     # -- the merge
 

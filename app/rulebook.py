@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.core import catalogue_file, policy_file
@@ -11,19 +12,33 @@ from app.core.rules import Catalogue
 
 #: The catalogue that is shipped.
 SHIPPED = Path(__file__).parent / "catalogue"
-_POLICY_FILES = ("shop.yaml", "intervals.yaml")
+#: Files beside the rules, which are the shop's policy.
+POLICY_FILES = ("shop.yaml", "intervals.yaml")
 
 
 def load(directory: Path | None = None) -> Catalogue:
     """The catalogue of a directory (default: the shipped one). A file of policy that the directory lacks is the
     shipped one. Raises CatalogueError with all mistakes of all files."""
+    return compiled(texts(directory))
+
+
+def texts(directory: Path | None = None) -> dict[str, str]:
+    """Every file of a directory's catalogue by name, the policy's included. Raises CatalogueError."""
     directory = directory or SHIPPED
     if not directory.is_dir():
         raise CatalogueError([Problem(str(directory), 1, "There is no such directory. Set LIFECYCLE_RULES to one.")])
-    texts = {path.name: path.read_text() for path in sorted(directory.glob("*.yaml"))}
-    shop, intervals = (texts.pop(name, "") or (SHIPPED / name).read_text() for name in _POLICY_FILES)
-    if not texts:
+    found = {path.name: path.read_text() for path in sorted(directory.glob("*.yaml"))}
+    if not found.keys() - set(POLICY_FILES):
         raise CatalogueError([Problem(str(directory), 1, "There is no rule in it: rules are files ending in .yaml.")])
+    for name in POLICY_FILES:
+        found[name] = found.get(name) or (SHIPPED / name).read_text()
+    return found
+
+
+def compiled(files: Mapping[str, str]) -> Catalogue:
+    """The catalogue of these files by name, the policy's among them. Raises CatalogueError with all mistakes."""
+    shop, intervals = (files[name] for name in POLICY_FILES)
+    rules = {name: text for name, text in files.items() if name not in POLICY_FILES}
     problems: list[Problem] = []
     policy = Policy()
     catalogue: Catalogue | None = None
@@ -32,7 +47,7 @@ def load(directory: Path | None = None) -> Catalogue:
     except CatalogueError as error:
         problems += error.problems
     try:
-        catalogue = catalogue_file.read(texts, policy)
+        catalogue = catalogue_file.read(rules, policy)
     except CatalogueError as error:
         problems += error.problems
     if problems or catalogue is None:

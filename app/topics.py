@@ -24,6 +24,7 @@ REQUEST_TIMEOUT_MS = 15_000
 APPEAR_TIMEOUT_S = 20.0
 CHANGELOG = "changelog"
 INPUT = "input"
+RULES = "rules"
 
 
 class Spec(NamedTuple):
@@ -70,8 +71,8 @@ def _groups() -> list[dict[str, Any]]:
 
 def physical(settings: Settings, logical: str) -> str:
     """The broker's name of a logical topic ("orders", "triggers.coupon", "changelog")."""
-    name = f"{settings.app_id}-state-changelog" if logical == CHANGELOG else logical
-    return settings.topic_prefix + name
+    own = {CHANGELOG: f"{settings.app_id}-state-changelog", RULES: f"{settings.app_id}-rules"}
+    return settings.topic_prefix + own.get(logical, logical)
 
 
 def changelog(settings: Settings) -> str:
@@ -88,7 +89,7 @@ def specs(settings: Settings) -> list[Spec]:
             logical,
             physical(settings, logical),
             group["kind"],
-            settings.partitions,
+            1 if group["kind"] == RULES else settings.partitions,
             settings.replication,
             {key: str(value) for key, value in group["config"].items()} | in_sync,
             group["why"],
@@ -126,7 +127,7 @@ async def create_topics(settings: Settings, dry_run: bool = False) -> list[Repor
 
 
 async def check_topics(settings: Settings) -> None:
-    """For a worker: raises TopicProblem unless every topic is there with LIFECYCLE_PARTITIONS partitions."""
+    """For a worker: raises TopicProblem unless every topic is there with its number of partitions."""
     await _check(settings, specs(settings))
 
 
@@ -166,9 +167,15 @@ def _partition_problems(settings: Settings, wanted: Sequence[Spec], there: Mappi
         )
     elif counts and set(counts.values()) != {settings.partitions}:
         problems.append(_wrong_inputs(settings, counts))
-    outputs = [spec for spec in wanted if spec.kind != INPUT and spec.name in there]
+    outputs = [spec for spec in wanted if spec.kind not in (INPUT, RULES) and spec.name in there]
     for count in sorted({there[spec.name] for spec in outputs} - {settings.partitions}):
         problems.append(_wrong_outputs(settings, [spec for spec in outputs if there[spec.name] == count], count))
+    problems += [
+        f"Topic {spec.name} has {there[spec.name]} partitions and must have one, or publications have no order: delete "
+        "it if it is still empty, then run `lifecycle topics create`."
+        for spec in wanted
+        if spec.kind == RULES and there.get(spec.name, 1) != 1
+    ]
     return problems
 
 

@@ -15,7 +15,7 @@ import click
 COMMANDS: dict[str, tuple[str, str]] = {
     "kafka": ("app.cli.kafka", "The embedded Apache Kafka: up, down, status."),
     "topics": ("app.cli.topics", "Create all topics with their settings; safe to repeat."),
-    "rules": ("app.cli.rules", "The catalogue: check, list, show, try, schema."),
+    "rules": ("app.cli.publishing", "The catalogue: check, list, show, try, publish, pause, resume."),
     "why": ("app.cli.why", "A user's timeline in words: what happened, what went out, what was held and why."),
     "dead-letters": ("app.cli.dead_letters", "Messages that could not be used: list, redrive."),
     "quarantine": ("app.cli.quarantine", "Set one event aside that stops a shard."),

@@ -59,6 +59,8 @@ def table(reports: list[topics.Report]) -> list[str]:
 
 def kept(spec: topics.Spec) -> str:
     """How long a topic's records stay, in words."""
+    if spec.kind == topics.RULES:
+        return "every publication"
     if spec.config["cleanup.policy"] == "compact":
         return "the latest of each user"
     retention_ms = int(spec.config["retention.ms"])

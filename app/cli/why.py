@@ -25,7 +25,7 @@ from app.explain import timeline
 from app.explain.timeline import Entry
 from app.processor import META_KEY, active_since, partition_of
 from app.settings import Settings, SettingsError, load_settings, start_policy
-from app.topics import CHANGELOG, TopicProblem, changelog, specs
+from app.topics import CHANGELOG, RULES, TopicProblem, changelog, specs
 from schemas import codec
 from schemas.codec import DecodeOptions
 from schemas.envelope import TRIGGER_RETRACTED
@@ -107,7 +107,7 @@ class Known(NamedTuple):
 async def read(settings: Settings, user: str, since: int | None = None) -> Known:
     """Reads the user's partition of every topic of this deployment up to its end. Raises TopicProblem, ReadProblem."""
     partition = partition_of(user.encode(), settings.partitions, settings.partitioner)
-    topics = {spec.name: spec.logical for spec in specs(settings)}
+    topics = {spec.name: spec.logical for spec in specs(settings) if spec.kind != RULES}
     places = [TopicPartition(name, partition) for name, logical in topics.items() if logical != CHANGELOG]
     state = TopicPartition(changelog(settings), partition)
     found: dict[str, list[Any]] = {}

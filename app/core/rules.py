@@ -145,6 +145,17 @@ class Catalogue(NamedTuple):
             return self.earlier.get((run.rule, run.version), rule)
         return None if rule.on_change == "exit" else rule
 
+    def unsettled_by(self, after: Catalogue) -> tuple[str, ...]:
+        """The rules whose runs must not wait until they are touched when `after` takes over: they exit, or their
+        timers move. Names in order."""
+        gone = {name for name, _ in self.earlier}.union(self.rules).difference(after.rules)
+        moved = {
+            name
+            for name, rule in after.rules.items()
+            if rule.on_change in ("restart", "exit") and name in self.rules and self.rules[name].version != rule.version
+        }
+        return tuple(sorted(gone | moved))
+
 
 def index(
     rules: Mapping[str, Rule],
@@ -154,7 +165,7 @@ def index(
     """The catalogue with its indexes by event type; rules keep their order by name, so that outputs do too."""
     present = {name: rules[name] for name in sorted(rules)}
     kept = {
-        key: rule
+        key: rule._replace(paused=present[key[0]].paused)  # a pause is of the rule, whatever version a run is under
         for key, rule in sorted((earlier or {}).items())
         if key[0] in present and present[key[0]].version != key[1] and present[key[0]].on_change == "finish"
     }

@@ -226,6 +226,111 @@ def test_a_rule_that_comes_with_a_catalogue_is_active_from_the_change_on() -> No
     assert shard.clock("03-10").run().sent(lambda t: (t["rule"], t["user_id"])) == [("b_rule", "u-2")]
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 5_000])
+@pytest.mark.parametrize("crash", [False, True])
+def test_runs_that_exit_or_begin_anew_are_looked_after_in_bounded_batches_before_any_event(
+    limit: int, crash: bool
+) -> None:
+    users = [f"u-{n}" for n in (3, 1, 5, 2, 4)]
+    other = rule_text(rule="other", enter="{on: UserLoggedIn}", steps="[{after: 30d}]", ends=None)
+    shard = shard_of(catalogue(rule_text(steps="[{after: 10d}]", ends=None), other))
+    shard.run(*[named(paid(f"o-{user}", "03-01"), user, user) for user in users])
+    shard.run(named(event(ev.UserLoggedIn, "03-01"), "in", "u-9")).clock("03-02").run()
+    before = dict(shard.changelog)
+    new = catalogue(rule_text(version="2", steps="[{after: 5d}]", ends=None, on_change="restart"), other)
+    shard.processor.offer(1, 0, index(shard.plan.catalogue.rules, new.policy))
+    assert shard.run().processor.catalogue_number == 1
+    shard.processor.offer(2, at("03-03"), new)
+    shard.write(named(paid("o-6", "03-04"), "late", "u-6")).clock("03-04 12:00").fetch()
+    shard.batches.clear()
+    while (batch := shard.take(limit)) is not None:
+        adapted = [key for key, _ in batch.rows if key.startswith(b"u-") and key != b"u-6"]
+        assert len(adapted) <= limit
+        if crash:
+            shard.reopen()
+            for number, since, rules in ((1, 0, shard.plan.catalogue), (2, at("03-03"), new)):
+                shard.processor.offer(number, since, rules)
+            shard.fetch()
+    written = [key.decode() for batch in shard.batches for key, _ in batch.rows if key.startswith(b"u-")]
+    assert written == [*sorted(users), "u-6"]
+    assert shard.changelog[b"u-9"] == before[b"u-9"], "who has no such run is left alone"
+    assert shard.clock("03-20").run().sent(lambda t: (t["user_id"], t["rule_version"], t["decided_at"][5:10])) == [
+        *[(user, 2, "03-06") for user in sorted(users)],
+        ("u-6", 2, "03-09"),
+    ]
+
+
+def test_only_rules_that_are_gone_or_whose_runs_exit_or_begin_anew_unsettle_anybody() -> None:
+    rules = {"gone": {}, "kept": {}, "exits": {}, "anew": {}, "follows": {}, "finished": {}}
+    old = catalogue(*[rule_text(rule=name) for name in rules])
+    new = catalogue(
+        rule_text(rule="kept", about="The same version.", on_change="exit"),
+        rule_text(rule="exits", version="2", on_change="exit"),
+        rule_text(rule="anew", version="2", on_change="restart"),
+        rule_text(rule="follows", version="2", on_change="follow"),
+        rule_text(rule="finished", version="2"),
+        rule_text(rule="added", on_change="exit"),
+    )
+    assert old.unsettled_by(after(new, old)) == ("anew", "exits", "gone")
+    assert after(new, old).unsettled_by(catalogue(rule_text(rule="kept"))) == (
+        "added", "anew", "exits", "finished", "follows",
+    )  # fmt: skip
+
+
+def test_a_pause_is_of_the_rule_whatever_version_a_run_is_under() -> None:
+    new = after(version(2, NEW_STEPS, paused="skip"), OLD)
+    desk = in_flight(new, "03-05")
+    assert fired(desk) == []
+    assert {d.reason for d in desk.decisions} == {"The rule is paused, and skips what comes due."}
+    assert fired(in_flight(after(version(2, NEW_STEPS), version(1, "[{after: 10d}]", paused="skip")), "03-05")) == [
+        (1, 1, "03-11")
+    ]
+
+
+def test_the_first_catalogue_is_in_effect_from_the_beginning_whatever_the_worker_came_with() -> None:
+    own = catalogue(rule_text(rule="own", steps="[{after: 1d}]"))
+    for clock in ("events", "wall"):
+        shard = Shard(own, inputs=("orders",), clock=clock)
+        shard.processor.offer(1, 0, hello(1))
+        if clock == "wall":
+            shard.look("03-01")
+        shard.run(order("03-02", "a"))
+        shard.look("03-02").run() if clock == "wall" else shard.clock("03-02 12:00").run()
+        assert shard.counts["runs", "entered", "a_rule"] == 1
+        assert shard.counts["runs", "entered", "own"] == 0
+        assert set(shard.processor._meta.active_since) == {"a_rule"}
+        assert shard.processor.catalogue_number == 1
+
+
+def test_state_from_before_anything_was_published_takes_up_the_first_catalogue_without_losing_a_run() -> None:
+    shard = shard_of(hello(1)).run(order("03-01", "a")).clock("03-01 12:00").run()
+    shard.reopen(catalogue=catalogue(rule_text(rule="own")))
+    shard.processor.offer(1, 0, hello(1))
+    shard.clock("03-05").run()
+    assert versions(shard) == [(1, "03-02 12:00")]
+    assert shard.counts["runs", "exited", "a_rule"] == 0
+
+
+def test_what_a_shard_hears_of_too_late_takes_effect_where_the_shard_is() -> None:
+    shard = shard_of(hello(1)).run(order("03-01", "a")).clock("03-06").run()
+    shard.processor.offer(1, at("03-02"), hello(2))
+    shard.run(order("03-07", "b")).clock("03-20").run()
+    assert [number for number, _ in versions(shard)] == [1, 2]
+
+
+def test_a_rule_that_comes_back_sends_nothing_about_the_time_when_it_was_gone() -> None:
+    shard = shard_of(hello(1)).clock("03-01").run()
+    there = catalogue(rule_text(rule="b_rule", steps="[{after: 1d}]", start="none", ends=None), rule_text())
+    gone = catalogue(rule_text())
+    for number, since, rules in ((1, "03-01", there), (2, "03-05", gone), (3, "03-10", there)):
+        shard.processor.offer(number, at(since), rules)
+    shard.clock("03-12").run()
+    shard.run(named(paid("o-a", "03-07"), "a", "u-1"), named(paid("o-b", "03-12"), "b", "u-2"))
+    assert shard.processor._meta.active_since["b_rule"] == at("03-10")
+    assert ("b_rule", "u-2") in shard.clock("03-20").run().sent(lambda t: (t["rule"], t["user_id"]))
+    assert shard.counts["runs", "entered", "b_rule"] == 1
+
+
 # -- versions of rows
 
 

@@ -124,7 +124,7 @@ def test_a_shard_that_moved_away_leaves_no_gauge_behind() -> None:
 def test_forget_knows_every_gauge_that_has_a_shard() -> None:
     metrics = Metrics()
     gauges = [g for g in vars(metrics).values() if "shard" in getattr(g, "_labelnames", ())]
-    assert len(gauges) == 8
+    assert len(gauges) == 9
     for gauge in gauges:
         gauge.labels(**dict.fromkeys(gauge._labelnames, "0")).set(1)
     metrics.forget(0)

@@ -12,17 +12,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from itertools import zip_longest
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import msgspec
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
+from app import rulebook
 from app.core.row import decode, encode
 from app.main import build_plan
 from app.processor import META_KEY, Processor, Record
+from app.publications.record import Loader, Publication
 from app.settings import Settings
-from app.topics import CHANGELOG, INPUT, physical, specs
+from app.topics import CHANGELOG, INPUT, RULES, physical, specs
 
 Place = tuple[str, int]
 """A logical topic and a partition."""
@@ -52,6 +55,8 @@ class Left(NamedTuple):
 
     rows: Mapping[tuple[int, bytes], object]
     outputs: Logs
+    counts: Mapping[tuple[str, ...], int] = MappingProxyType({})
+    """What was counted, by the labels of the metrics; only the undisturbed run knows."""
 
 
 @dataclass
@@ -117,7 +122,7 @@ async def read(
 
 def output_topics(settings: Settings) -> list[str]:
     """The logical names of all topics that workers write, the changelog left out."""
-    return [spec.logical for spec in specs(settings) if spec.kind not in (INPUT, CHANGELOG)]
+    return [spec.logical for spec in specs(settings) if spec.kind not in (INPUT, CHANGELOG, RULES)]
 
 
 async def left_by(settings: Settings, isolation: str = "read_committed") -> Left:
@@ -131,25 +136,34 @@ async def left_by(settings: Settings, isolation: str = "read_committed") -> Left
     return Left(rows, found)
 
 
-def undisturbed(settings: Settings, inputs: Logs) -> Left:
-    """What one run over these logs without any disturbance leaves."""
+def undisturbed(settings: Settings, inputs: Logs, published: Iterable[Publication] = ()) -> Left:
+    """What one run over these logs without any disturbance leaves, under the rules that were published (default: the
+    settings' own, as the first worker publishes them)."""
     plan = build_plan(settings)
+    loader = Loader()
+    own = Publication(1, None, rulebook.texts(settings.rules), {}, 0)
+    offers = [loader.add(publication) for publication in published or (own,)]
     rows: dict[tuple[int, bytes], object] = {}
     outputs: dict[Place, list[Written]] = {
         (topic, p): [] for topic in output_topics(settings) for p in range(settings.partitions)
     }
+    counts: Counter[tuple[str, ...]] = Counter()
     for p in range(settings.partitions):
         processor = Processor(plan, p)
         processor.restored()
+        for publication, catalogue, problem in offers:
+            assert catalogue is not None, problem
+            processor.offer(publication.number, publication.since, catalogue)
         for name in plan.inputs:
             log = [Record(r.offset, r.timestamp_ms, r.key, r.value) for r in inputs[name, p]]
             processor.feed(name, log, log[-1].offset + 1 if log else 0)
         while (batch := processor.take(10_000)) is not None:
+            counts.update(batch.counts)
             for key, value in batch.rows:
                 _keep(rows, p, key, value)
             for out in batch.outputs:
                 outputs[out.topic, p].append(Written(-1, out.key, out.value, out.headers))
-    return Left(rows, outputs)
+    return Left(rows, outputs, counts)
 
 
 def _keep(rows: dict[tuple[int, bytes], object], partition: int, key: bytes, value: bytes | None) -> None:

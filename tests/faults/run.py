@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 from app import embedded
 from tests.catalogues import THREE
-from tests.faults import brokers, logs, workers
+from tests.faults import brokers, logs, rules, workers
 from tests.faults.outcome import Verdict
 from tests.faults.stage import Stage
 
@@ -49,6 +49,7 @@ FAULTS = (
     Fault("all workers and files lost", workers.all_lost, (2,), (5,)),
     Fault("deploy adds an input", workers.deploy, (5,), (10, 10), options={"inputs": "orders,logins,browse,profiles"}),
     Fault("upgrade, back, upgrade", workers.upgrade, (1,), (2,), options={"rules": THREE}),
+    Fault("rules change under load", rules.changed_under_load, (2,), (5, 5)),
     Fault("broker stopped 20 s", brokers.stopped, (1,), (3,)),
     Fault("broker kill -9", brokers.killed, (2,), (8,)),
     Fault("broker silent 20 s", brokers.silent, (1,), (2,)),

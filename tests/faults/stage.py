@@ -20,6 +20,7 @@ from aiokafka.errors import KafkaError
 
 from app import rulebook, topics
 from app.embedded import Cluster
+from app.publications import topic as publishing
 from app.settings import Settings, load_settings
 from tests.faults import outcome
 from tests.faults.outcome import Left, Verdict
@@ -171,6 +172,8 @@ class Stage:
         self.torn = 0
         self.told: list[str] = []
         """What else is worth knowing about the run."""
+        self.expected = Left({}, {})
+        """What an undisturbed run leaves, once there was a verdict."""
         self.workers: dict[str, Worker] = {}
         self.given: dict[str, object] = {
             "kafka_bootstrap": cluster.bootstrap,
@@ -280,7 +283,8 @@ class Stage:
         await self.load.finish()
         await self.all_applied()
         logs = await (given() if given else outcome.read(self.settings, self.settings.inputs))
-        wanted = await asyncio.to_thread(outcome.undisturbed, self.settings, logs)
+        published = await publishing.read(self.settings)
+        self.expected = wanted = await asyncio.to_thread(outcome.undisturbed, self.settings, logs, published)
         await self._until_written(wanted)
         await self.stop()
         found = await outcome.left_by(self.settings)

@@ -1,0 +1,273 @@
+"""`lifecycle rules publish / pause / resume / published`: which rules the workers run, changed while they run.
+
+What is published is a record in Kafka; nothing here reaches a worker directly. All or nothing: whatever is refused has
+written nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Final, TypeVar, cast
+
+import click
+
+from app import clock, rulebook
+from app.cli.rules import command, explained
+from app.core.catalogue_file import PAUSES
+from app.core.problems import CatalogueError, Problem
+from app.explain.language import counted
+from app.publications import change, topic
+from app.publications.record import ALL, Publication, Way, in_effect, to_come
+from app.settings import Settings, SettingsError, load_settings
+from app.topics import TopicProblem, check_topics
+from schemas.instant import SECOND, BadInstant, format_instant, parse_instant
+
+__all__ = ["command"]
+
+AHEAD: Final = 5 * SECOND
+"""CLOCK=wall: so much time every worker has to hear of a publication before it takes effect."""
+_REFUSED: Final = 2
+
+T = TypeVar("T")
+
+_at = click.option(
+    "--effective-at", "at", metavar="TIME",
+    help="From when on, with its offset; under CLOCK=events it must be given.  [default: in 5 s]",
+)  # fmt: skip
+_all = click.option("--all", "every", is_flag=True, help="Every rule.")
+_dry = click.option("--dry-run", is_flag=True, help="Only say what would change.")
+
+
+class Refused(Exception):
+    """Nothing was published. The text says why, and what to do."""
+
+
+@command.command()
+@click.argument("directory", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@_at
+@_dry
+@click.option("--number", type=click.IntRange(min=1), help="After the topic was lost: go on with this number, at once.")
+@click.pass_context
+def publish(context: click.Context, directory: Path, at: str | None, dry_run: bool, number: int | None) -> None:
+    """Publish the catalogue of DIR to all workers, whole or not at all; they change over at the same instant.
+
+    Exit code 2, and nothing written, when it has mistakes or a rule changed without a new version.
+    """
+    try:
+        files = rulebook.texts(directory)
+        rulebook.compiled(files)
+        _ask(lambda settings: _publish(settings, files, at, dry_run, number))
+    except CatalogueError as error:
+        _list(directory, error.problems)
+        click.echo(f"{counted(len(error.problems), 'mistake')}. Nothing was published.", err=True)
+        context.exit(_REFUSED)
+
+
+def _list(directory: Path, problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        for line in explained(directory, problem):
+            click.echo(line)
+
+
+@command.command()
+@click.argument("rule", required=False)
+@_all
+@click.option(
+    "--way", type=click.Choice(PAUSES), default="hold", show_default=True,
+    help="What comes due meanwhile: waits until it is stale, is dropped, or counts as stale.",
+)  # fmt: skip
+@_at
+@_dry
+def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool) -> None:
+    """Pause RULE, or --all: nothing of it goes out until it is resumed. Runs are entered and ended as before."""
+    name = _named(rule, every)
+    _ask(lambda settings: _switch(settings, at, dry_run, lambda p: _with_pause(p, name, cast(Way, way))))
+
+
+@command.command()
+@click.argument("rule", required=False)
+@_all
+@_at
+@_dry
+def resume(rule: str | None, every: bool, at: str | None, dry_run: bool) -> None:
+    """Let RULE, or --all, go on. What went stale meanwhile is not sent."""
+    name = _named(rule, every)
+    _ask(lambda settings: _switch(settings, at, dry_run, lambda p: _without_pause(p, name)))
+
+
+@command.command()
+def published() -> None:
+    """Say which rules are in effect on the workers, since when, which are paused, and what is to come."""
+
+    async def show(settings: Settings) -> None:
+        found = await topic.read(settings)
+        if not found:
+            click.echo("Nothing is published yet: the first worker that starts publishes its own rules.")
+        for line in described(found, clock.now()):
+            click.echo(line)
+        if settings.clock == "events":
+            click.echo("Events say what time it is: each shard's metric lifecycle_catalogue tells which one it is at.")
+
+    _ask(show)
+
+
+def described(publications: Sequence[Publication], now: int) -> list[str]:
+    """The publication in effect, its rules, and those to come. `now` is the wall clock's: replays have their own."""
+    lines = []
+    present = in_effect(publications, now)
+    if present is not None:
+        lines.append(f"Number {present.number}, in effect {_since(present)}:")
+        for name, rule in sorted(change.rules_of(present.files).items()):
+            way = present.way(name)
+            lines.append(f"  {name}, version {rule.version}{f', paused ({way})' if way else ''}")
+    for publication in to_come(publications, now):
+        lines.append(f"Number {publication.number}, in effect {_since(publication)}:")
+        lines += [f"  {line}" for line in change.told(present, publication)]
+        present = publication
+    return lines
+
+
+def _since(publication: Publication) -> str:
+    since = publication.effective_at
+    return "from the beginning" if since is None else f"from {format_instant(since, UTC)}"
+
+
+# -- what is written
+
+
+def _named(rule: str | None, every: bool) -> str:
+    if bool(rule) == every:
+        raise click.UsageError("Name one rule, or --all.")
+    return rule or ALL
+
+
+def _with_pause(publication: Publication, name: str, way: Way) -> Publication:
+    if name == ALL:
+        return publication._replace(paused={ALL: way})
+    _known(publication, name)
+    return publication._replace(paused={**publication.paused, name: way})
+
+
+def _without_pause(publication: Publication, name: str) -> Publication:
+    if name == ALL:
+        return publication._replace(paused={})
+    rules = _known(publication, name)
+    every = publication.paused.get(ALL)
+    paused = dict.fromkeys(rules, every) if every else {}
+    paused |= publication.paused
+    return publication._replace(paused={n: way for n, way in paused.items() if n not in (name, ALL) and way})
+
+
+def _known(publication: Publication, name: str) -> list[str]:
+    rules = sorted(change.rules_of(publication.files))
+    if name not in rules:
+        near = get_close_matches(name, rules, 1)
+        hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(rules)}."
+        raise Refused(f"There is no rule '{name}' in what is published. {hint}")
+    return rules
+
+
+async def _publish(
+    settings: Settings, files: Mapping[str, str], given: str | None, dry_run: bool, number: int | None
+) -> None:
+    async with topic.publisher(settings, dry_run) as alone:
+        now = clock.now()
+        if number is not None and number <= alone.next_number:
+            raise Refused(f"Number {alone.next_number} comes next anyway; leave --number out.")
+        first = number is not None or not alone.published
+        if first and given is not None:
+            raise Refused("What is published first is in effect from the beginning: leave --effective-at out.")
+        at = None if first else instant(settings, given, now)
+        before = in_effect(alone.published, at) if at is not None else None
+        rules = change.rules_of(files)
+        paused = {name: way for name, way in (before.paused if before else {}).items() if name in rules or name == ALL}
+        new = Publication(number or alone.next_number, at, files, paused, now)
+        problems = change.refused(files, alone.published)
+        if problems:
+            raise CatalogueError(problems)
+        if before is not None and not change.differs(before, new) and not to_come(alone.published, new.since):
+            click.echo(f"Nothing differs from number {before.number}; nothing was published.")
+            return
+        await _write(alone, before, [new], dry_run)
+
+
+async def _switch(
+    settings: Settings, given: str | None, dry_run: bool, switched: Callable[[Publication], Publication]
+) -> None:
+    """The same files with other pauses; those that are to come get them too, so that they don't undo it."""
+    async with topic.publisher(settings, dry_run) as alone:
+        now = clock.now()
+        if not alone.published:
+            raise Refused("Nothing is published yet: start a worker, or `lifecycle rules publish DIR`.")
+        at = instant(settings, given, now)
+        before = in_effect(alone.published, at)
+        assert before is not None  # the first one is in effect from the beginning
+        new = switched(before)._replace(number=alone.next_number, effective_at=at, published_at=now)
+        if not change.differs(before, new):
+            click.echo(f"Nothing differs from number {before.number}; nothing was published.")
+            return
+        later = [
+            switched(p)._replace(number=new.number + place, published_at=now)
+            for place, p in enumerate(to_come(alone.published, at), 1)
+        ]
+        await _write(alone, before, [new, *later], dry_run)
+
+
+def instant(settings: Settings, given: str | None, now: int) -> int:
+    """From when on: as given, or soon. Raises Refused."""
+    if given is None:
+        if settings.clock == "events":
+            raise Refused("Under CLOCK=events only events say what time it is: give --effective-at.")
+        return now + AHEAD
+    try:
+        at = parse_instant(given, settings.assume_zone)
+    except BadInstant as problem:
+        raise Refused(f"--effective-at: {problem}") from problem
+    if settings.clock == "wall" and at <= now:
+        raise Refused(
+            f"{format_instant(at, UTC)} is past, and shards that are beyond it would not change over at one instant: "
+            "leave --effective-at out, or name one to come."
+        )
+    return at
+
+
+async def _write(alone: topic.Publisher, before: Publication | None, new: Sequence[Publication], dry_run: bool) -> None:
+    for publication in new:
+        verb = "would take" if dry_run else "takes"
+        click.echo(f"Number {publication.number} {verb} effect {_since(publication)}:")
+        for line in change.told(before, publication):
+            click.echo(f"  {line}")
+        before = publication
+    for lost in to_come(alone.published, new[0].since):
+        click.echo(f"Number {lost.number}, which was to take effect {_since(lost)}, is replaced.")
+    if dry_run:
+        click.echo("Nothing was published (--dry-run).")
+        return
+    await alone.write(*new)
+    click.echo(f"Published: {', '.join(f'number {p.number}' for p in new)}.")
+
+
+# -- the way there
+
+
+def _ask(act: Callable[[Settings], Awaitable[T]]) -> T:
+    """Do it on the settings' cluster. What a person can mend is told in a sentence, exit code 1 or 2."""
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
+
+    async def run(settings: Settings) -> T:
+        await check_topics(settings)
+        return await act(settings)
+
+    try:
+        return asyncio.run(run(load_settings()))
+    except Refused as problem:
+        refused = click.ClickException(str(problem))
+        refused.exit_code = _REFUSED
+        raise refused from problem
+    except (SettingsError, TopicProblem, topic.PublishingProblem) as problem:
+        raise click.ClickException(str(problem)) from problem

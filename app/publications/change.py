@@ -1,0 +1,110 @@
+"""What a publication changes, in words, and what it may not change: a rule's meaning under a version that was used.
+
+Pure: two publications in, sentences out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from app import rulebook
+from app.core.problems import Problem, located
+from app.publications.record import ALL, Publication
+
+_IN_FLIGHT = {
+    "finish": "runs in flight are finished under the version they entered",
+    "follow": "runs in flight follow it with their next step",
+    "restart": "runs in flight begin anew under it",
+    "exit": "runs in flight exit",
+}
+#: Written in a rule's file, but no part of what the rule means: a pause begins and ends without a new version.
+_SWITCHES = frozenset({"paused"})
+
+
+class Kept(NamedTuple):
+    """A rule as a publication has it."""
+
+    file: str
+    version: int
+    meaning: Mapping[str, Any]
+    line: int
+    """Where the version stands."""
+
+
+def rules_of(files: Mapping[str, str]) -> dict[str, Kept]:
+    """The rules of a catalogue's files (which have been checked), by name."""
+    rules = [_rule(file, files[file]) for file in sorted(files.keys() - set(rulebook.POLICY_FILES))]
+    return dict(rules)
+
+
+@lru_cache(maxsize=4096)  # most files are the same in most publications
+def _rule(file: str, text: str) -> tuple[str, Kept]:
+    data, lines = located(text, file, [])
+    meaning = {name: value for name, value in data.items() if name not in _SWITCHES}
+    version = int(meaning.pop("version", 1))
+    return str(data["rule"]), Kept(file, version, meaning, lines.get(("version",), 1))
+
+
+def refused(files: Mapping[str, str], published: Iterable[Publication]) -> list[Problem]:
+    """A problem for each rule that means something else than a publication before, under a version that is not new."""
+    highest: dict[str, int] = {}
+    meant: dict[tuple[str, int], Mapping[str, Any]] = {}
+    for publication in published:
+        for name, rule in rules_of(publication.files).items():
+            highest[name] = max(highest.get(name, 0), rule.version)
+            meant[name, rule.version] = rule.meaning
+    problems = []
+    for name, rule in rules_of(files).items():
+        top = highest.get(name, 0)
+        same = meant.get((name, rule.version)) == rule.meaning
+        if rule.version < top or (rule.version == top and not same):
+            was = "has been replaced by a later one" if same else "was published with another meaning"
+            text = f"Version {rule.version} of '{name}' {was}: raise version to {top + 1}."
+            problems.append(Problem(rule.file, rule.line, text))
+    return problems
+
+
+def differs(one: Publication, other: Publication) -> bool:
+    """Whether anything is different when one of them is in effect instead of the other."""
+    return one.files != other.files or one.paused != other.paused
+
+
+def told(before: Publication | None, after: Publication) -> list[str]:
+    """What is different once `after` is in effect, a line each; what stays the same in one line at the end."""
+    old = rules_of(before.files) if before else {}
+    new = rules_of(after.files)
+    lines: list[tuple[str, str]] = []
+    for name in sorted(new.keys() - old.keys()):
+        start = "nothing that was due before is sent, unless its start says so"
+        lines.append(("added", f"{name}, version {new[name].version}: {start}"))
+    same = 0
+    for name in sorted(new.keys() & old.keys()):
+        if new[name].version == old[name].version:
+            same += 1
+            continue
+        way = _IN_FLIGHT[str(new[name].meaning.get("on_change", "finish"))]
+        lines.append(("changed", f"{name}, version {old[name].version} to {new[name].version}: {way}"))
+    lines += [("removed", f"{name}: its runs in flight exit") for name in sorted(old.keys() - new.keys())]
+    for file in rulebook.POLICY_FILES:
+        if before and before.files[file] != after.files[file]:
+            lines.append(("changed", f"{file}, the shop's policy"))
+    lines += pauses(before, after, list(new))
+    if same:
+        lines.append(("unchanged", f"{same} rule{'s' if same > 1 else ''}"))
+    return [f"{what:<10} {words}" for what, words in lines]
+
+
+def pauses(before: Publication | None, after: Publication, rules: Iterable[str]) -> list[tuple[str, str]]:
+    """Which rules a publication pauses, lets go on, or leaves paused."""
+    found = []
+    if ALL in after.paused and not (before and before.paused.get(ALL) == after.paused[ALL]):
+        return [("paused", f"every rule ({after.paused[ALL]})")]
+    for name in sorted(rules):
+        was, way = before.way(name) if before else None, after.way(name)
+        if was and not way:
+            found.append(("resumed", name))
+        elif way:
+            found.append(("paused" if was != way else "stays paused", f"{name} ({way})"))
+    return found

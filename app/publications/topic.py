@@ -1,0 +1,196 @@
+"""The topic of publications: read whole, written by one publisher at a time.
+
+Every publisher has the same transactional id, so whoever starts last fences the others; it then reads the topic to its
+end, and writes in one transaction what follows from what it read. So no number is given twice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka.errors import (
+    InvalidProducerEpoch,
+    InvalidProducerIdMapping,
+    InvalidTxnState,
+    KafkaError,
+    MessageSizeTooLargeError,
+    ProducerFenced,
+)
+
+from app.publications.record import NoPublication, Publication, decode, encode, key
+from app.settings import Settings
+from app.topics import RULES, physical
+
+#: As the topic's max.message.bytes.
+MOST_BYTES: Final = 8_388_608
+_PATIENCE_S: Final = 30.0
+_CLOSING_S: Final = 5.0
+_PAUSE_S: Final = 1.0
+_TRIES: Final = 20
+_FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState)
+
+
+class PublishingProblem(Exception):
+    """Nothing was published. The text is a sentence with what to do."""
+
+    safe_to_log = True
+
+
+class Overtaken(PublishingProblem):
+    """Somebody else published at the same moment."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "Somebody else published at the same moment, so nothing of this was written: look at what is published now "
+            "(`lifecycle rules published`), then try again."
+        )
+
+
+async def read(settings: Settings) -> list[Publication]:
+    """Everything that is published, by number. Raises PublishingProblem."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            return await _read(settings)
+    except (KafkaError, OSError, TimeoutError) as problem:
+        raise _stopped_answering(settings, problem) from problem
+
+
+async def _read(settings: Settings) -> list[Publication]:
+    tp = TopicPartition(physical(settings, RULES), 0)
+    found: dict[int, Publication] = {}
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=MOST_BYTES,
+        **settings.kafka_security,
+    )
+    try:
+        await consumer.start()
+        consumer.assign([tp])
+        end = (await consumer.end_offsets([tp]))[tp]
+        await consumer.seek_to_beginning(tp)
+        while await consumer.position(tp) < end:
+            for records in (await consumer.getmany(timeout_ms=200)).values():
+                for record in records:
+                    publication = _decoded(tp, record)
+                    found[publication.number] = publication
+    finally:
+        await consumer.stop()
+    return [found[number] for number in sorted(found)]
+
+
+def _decoded(tp: TopicPartition, record: Any) -> Publication:
+    try:
+        return decode(record.value)
+    except NoPublication as problem:
+        raise PublishingProblem(
+            f"The record at {tp.topic}[{tp.partition}] offset {record.offset} is no publication: {problem}. Something "
+            "else writes to this topic, or a newer release does: publish with that release."
+        ) from problem
+
+
+class Publisher:
+    """Alone at the topic since `published` was read; see the module's law."""
+
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer | None, published: Sequence[Publication]) -> None:
+        self._settings, self._producer = settings, producer
+        self.published = published
+
+    @property
+    def next_number(self) -> int:
+        """The number of the next publication."""
+        return max((p.number for p in self.published), default=0) + 1
+
+    async def write(self, *publications: Publication) -> None:
+        """All of them or none. Raises Overtaken, or another PublishingProblem."""
+        topic, producer = physical(self._settings, RULES), self._producer
+        assert producer is not None  # a dry run writes nothing
+        records = [(key(p.number), encode(p)) for p in publications]
+        if max(len(value) for _, value in records) > MOST_BYTES * 9 // 10:
+            raise PublishingProblem(f"The catalogue is larger than a record may be ({MOST_BYTES // 1_000_000} MB).")
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await producer.begin_transaction()
+                producer._txn_manager._transaction_waiter.add_done_callback(_heard)
+                for name, value in records:
+                    await producer.send_and_wait(topic, key=name, value=value, partition=0)
+                await producer.commit_transaction()
+        except MessageSizeTooLargeError as problem:
+            raise PublishingProblem(
+                f"The catalogue is larger than {topic} allows: raise its max.message.bytes to {MOST_BYTES}."
+            ) from problem
+        except (KafkaError, AssertionError, OSError, TimeoutError) as problem:
+            # Once fenced, aiokafka's sender dies of it, and later calls only trip over its state.
+            sender = producer._sender.sender_task
+            first = sender.exception() if sender and sender.done() and not sender.cancelled() else None
+            if isinstance(problem, _FENCING) or isinstance(first, _FENCING):
+                raise Overtaken from problem
+            raise _stopped_answering(self._settings, problem) from problem
+
+
+@asynccontextmanager
+async def publisher(settings: Settings, dry_run: bool = False) -> AsyncIterator[Publisher]:
+    """The one who may publish, until the next one comes; in a dry run one who only looks. Raises PublishingProblem."""
+    if dry_run:
+        yield Publisher(settings, None, await read(settings))
+        return
+    producer = AIOKafkaProducer(
+        bootstrap_servers=settings.kafka_bootstrap,
+        transactional_id=f"{settings.topic_prefix}{settings.app_id}-rules",
+        max_request_size=MOST_BYTES,
+        **settings.kafka_security,
+    )
+    try:
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await producer.start()
+        except (KafkaError, OSError, TimeoutError) as problem:
+            raise _stopped_answering(settings, problem) from problem
+        yield Publisher(settings, producer, await read(settings))
+    finally:
+        await _close(producer)
+
+
+async def _close(producer: AIOKafkaProducer) -> None:
+    """A producer that was fenced cannot end well; it must end."""
+    waiting = [batch for batches in producer._message_accumulator._batches.values() for batch in batches]
+    stopping = asyncio.ensure_future(producer.stop())
+    stopping.add_done_callback(_heard)
+    await asyncio.wait([stopping], timeout=_CLOSING_S)
+    stopping.cancel()
+    for batch in waiting:
+        batch._drain_waiter.add_done_callback(_heard)
+
+
+def _heard(future: asyncio.Future[Any]) -> None:
+    """What a fenced producer's futures end with is told by the call that was waiting; asyncio need not say it too."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _stopped_answering(settings: Settings, problem: Exception) -> PublishingProblem:
+    return PublishingProblem(
+        f"Kafka at {settings.kafka_bootstrap} has stopped answering ({type(problem).__name__}). See that it runs, then "
+        "look at what is published (`lifecycle rules published`) before you try again."
+    )
+
+
+async def seed(settings: Settings, files: Mapping[str, str], now: int) -> list[Publication]:
+    """What is published; if nothing is, `files` as number 1, in effect from the beginning. Raises PublishingProblem."""
+    for _ in range(_TRIES):
+        published = await read(settings)
+        if published:
+            return published
+        try:
+            async with publisher(settings) as alone:
+                if not alone.published:
+                    await alone.write(Publication(1, None, files, {}, now))
+        except Overtaken:  # by another worker that starts: it is about to write, and what it writes counts
+            await asyncio.sleep(_PAUSE_S)
+    raise Overtaken

@@ -72,7 +72,7 @@ lint: setup ## Style, types, and which way imports may point.
 	@$(BIN)/mypy app agents schemas
 	@$(BIN)/lint-imports --no-logo --cache-dir $(VENV)/.import_linter_cache
 
-bench: setup ## Our engine beside a plain Faust agent: the same job, the same Kafka, the ratio.
+bench: setup ## What an event costs: three rules and the whole catalogue; our engine and a plain Faust agent.
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 simulate: setup ## Seeded faults against a naive oracle, and five planted bugs found: make simulate SEEDS=10000

@@ -34,6 +34,8 @@ from schemas.codec import DecodeOptions
 
 log = logging.getLogger(__name__)
 
+#: A shard holds a great many rows; looking through all of them again and again finds no garbage.
+GC_THRESHOLDS: Final = (50_000, 50, 100)
 #: What a person can mend: told as it is, without a traceback, and the exit code is 2.
 PROBLEMS: Final = (
     SettingsError,
@@ -208,8 +210,7 @@ def run_engine(settings: Settings, make: ProcessorFactory | None = None, **optio
     """Run a worker in this process on uvloop. Raises one of PROBLEMS; the exit code is 0, or 1 after a crash."""
     loop = _new_loop()
     asyncio.set_event_loop(loop)
-    # A shard holds a great many rows; looking through all of them again and again finds no garbage.
-    gc.set_threshold(50_000, 50, 100)
+    gc.set_threshold(*GC_THRESHOLDS)
     engine = build_app(settings, make, **options)
     worker = _Worker(engine, loop=loop, override_logging=False, redirect_stdouts=False, quiet=True)
     worker.spinner = None

@@ -1,4 +1,4 @@
-"""Our engine beside a plain Faust agent: the same job, the same Kafka, one run. `make bench`, or this with `--help`.
+"""Our engine beside a plain Faust agent: the same job, the same Kafka, one run.
 
 The job: decode an order event of about 430 bytes, read and write one row a user and its changelog, and write a trigger
 on every tenth event of a user. The numbers depend on the machine; the ratio travels.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import logging
 import os
 import subprocess
 import sys
@@ -209,16 +208,3 @@ async def run(options: argparse.Namespace) -> int:
                 results.append(found)
     show(results)
     return 0 if results[0].right else 1
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description="Our engine beside a plain Faust agent.")
-    parser.add_argument("--events", type=int, default=400_000, help="events for our engine (default %(default)s)")
-    parser.add_argument("--faust-events", type=int, default=40_000, help="events for Faust (default %(default)s)")
-    parser.add_argument("--ours-only", action="store_true", help="leave Faust out")
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # new topics have no leaders for a moment
-    return asyncio.run(run(parser.parse_args()))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

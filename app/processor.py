@@ -38,6 +38,8 @@ ERASED_PREFIX = b"\x00erased\x00"
 QUARANTINE_PREFIX = b"\x00quarantine\x00"
 #: Records an input may have buffered before it is paused.
 BUFFER = 20_000
+#: So many timers of one look are a storm: from then on they share each batch with events.
+STORM = 1_000
 #: Decoded rows kept beside their encoded form; the rest is decoded when touched.
 HOT_ROWS = 100_000
 #: Entries of the timer heap that may be out of date (cancelled or moved) before it is built anew.
@@ -192,6 +194,7 @@ class Processor:
         self._noted = BEGINNING  # merged time as the changelog has it
         self._now = BEGINNING
         self._look: int | None = None  # the look that merged time is on its way to
+        self._stormed = 0  # timers of this look that have fired
         self._look_ends: dict[str, int] = {}  # its inputs that have not been applied up to their ends
         self._trace: list[object] = []
         self._outputs: list[Output] = []
@@ -326,13 +329,14 @@ class Processor:
         if self._offers and not self._meta.unsettled and self._next_change() <= self._meta.merged:
             self._change_over(self._meta.merged)  # it was in effect before this shard heard of it
         self._activate()
-        done, wall = 0, self.plan.clock == "wall"
+        done, fired, wall = 0, 0, self.plan.clock == "wall"
         while done < limit:
             if self._meta.unsettled:
                 done += self._settle(limit - done)
                 continue
-            if self._look is not None and not self._look_ends:
-                done += self._fire_look(limit - done)
+            if self._look is not None and not self._look_ends and (left := self._timers_turn(limit, fired, done)):
+                looked_after = self._fire_look(left)
+                fired, done = fired + looked_after, done + looked_after
                 continue
             source = self._next_input()
             if source is not None:
@@ -346,9 +350,9 @@ class Processor:
                 self._apply(source)
                 done += 1
                 continue
-            if self.plan.clock == "wall" or not (fired := self._said(limit - done)):
+            if wall or not (used := self._said(limit - done)):
                 break
-            done += fired
+            done += used
         return self._batch() if self._offsets or self._dirty or self._outputs or self._meta_dirty else None
 
     def _activate(self) -> None:
@@ -649,15 +653,21 @@ class Processor:
             return 0
         return self._fire_due(at - self.plan.lateness, limit, inclusive=False)
 
+    def _timers_turn(self, limit: int, fired: int, done: int) -> int:
+        """How many more of the look's timers this batch may fire: all it has room for, but in a storm half of it, so
+        that events keep flowing while the storm is worked off."""
+        return limit - done if self._stormed < STORM else max(0, min(limit - done, max(1, limit // 2) - fired))
+
     def _fire_look(self, limit: int) -> int:
         """CLOCK=wall: everything up to the look has been applied, so merged time becomes it and its timers fire."""
         assert self._look is not None
         if (used := self._change_before(self._look, limit)) is not None:
             return used
         fired = self._fire_due(self._look - self.plan.lateness, limit, inclusive=True)
+        self._stormed += fired
         if fired < limit:
             self._meta.merged = max(self._meta.merged, self._look)
-            self._look = None
+            self._look, self._stormed = None, 0
             if self._meta.merged - self._noted >= IDLE_NOTE:
                 self._meta_dirty = True
         return fired

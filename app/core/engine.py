@@ -22,6 +22,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
     if remembers(row.ledger, hashed):
         moment.tally("duplicates", event.TYPE)
         return row
+    known = max(MANY_RUN_KEYS, len(row.runs))
     row = adapt(row, moment)
     after = facts.apply(row, event)
     if isinstance(after, Refused):
@@ -36,7 +37,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
     for happening in after.happenings:
         row = runs.on_happening(row, happening, moment)
         row = stages.on_happening(row, happening, moment)
-    return runs.swept(row, moment) if len(row.runs) > MANY_RUN_KEYS else row
+    return runs.swept(row, moment) if len(row.runs) > known else row
 
 
 def tick(row: Row, due_at: int, moment: Moment) -> Row:

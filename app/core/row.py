@@ -33,7 +33,9 @@ MAX_CASES = 16
 MAX_MINOR = 1 << 61
 #: Ended runs kept per (rule, key), so that a refund can give back what the order had ended.
 MAX_ENDED_RUNS = 4
-#: Keys of runs that a row may have before it is looked through for runs that nothing will come of.
+#: Keys whose runs are over, and kept in case that they are reversed or what they sent is retracted.
+MAX_RESTING = 256
+#: Keys of runs that a row may have before it is looked through, with each more, for runs that nothing will come of.
 MANY_RUN_KEYS = 64
 #: An event id is remembered for 7 days and at least the last 512; never more than 8,192 of them.
 LEDGER_MIN = 512

@@ -17,7 +17,7 @@ from app.core.guardrails import Candidate, Verdict, arbitration
 from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
 from app.core.purchases import is_paid, paid_since
-from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
+from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, MAX_RESTING, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
 from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, usable
 from schemas.events import Event
@@ -678,15 +678,25 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
 
 
 def swept(row: Row, moment: Moment) -> Row:
-    """The row without runs that nothing will come of any more (a trigger out until now could have been retracted)."""
+    """The row without runs that nothing will come of any more (a trigger out until now could have been retracted). Of
+    too many that are kept for their reversal or retraction alone, those entered first are let go."""
     at_rest = {name for name, runs in row.runs.items() for run in runs if run.timer_at == NEVER or run.ends or run.held}
     if not at_rest:
         return row
     things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
     gone = {name: left for name in at_rest if len(left := _left(row.runs[name], things, moment)) != len(row.runs[name])}
-    if not gone:
-        return row
-    return replace(row, runs={name: left for name, runs in row.runs.items() if (left := gone.get(name, runs))})
+    kept = {name: left for name, runs in row.runs.items() if (left := gone.get(name, runs))} if gone else row.runs
+    if len(at_rest) > MAX_RESTING:
+        resting = [name for name in at_rest & kept.keys() if all(map(_rests, kept[name]))]
+        resting.sort(key=lambda name: (kept[name][-1].entered_at, name))
+        for name in resting[:-MAX_RESTING]:
+            kept = {**kept} if kept is row.runs else kept
+            del kept[name]
+    return row if kept is row.runs else replace(row, runs=kept)
+
+
+def _rests(run: Run) -> bool:
+    return bool(run.ends) or (run.timer_at == NEVER and not run.held)
 
 
 def _left(runs: tuple[Run, ...], things: set[str | None], moment: Moment) -> tuple[Run, ...]:

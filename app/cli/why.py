@@ -15,7 +15,7 @@ import msgspec
 from aiokafka import TopicPartition
 from rich.console import Console
 
-from app import rulebook
+from app import clock, rulebook
 from app.cli import reading
 from app.cli.terminal import width
 from app.core.problems import CatalogueError
@@ -24,6 +24,8 @@ from app.core.rules import Catalogue
 from app.explain import timeline
 from app.explain.timeline import Entry
 from app.processor import META_KEY, active_since, partition_of
+from app.publications import topic as publishing
+from app.publications.record import in_effect
 from app.settings import Settings, SettingsError, load_settings, start_policy
 from app.topics import CHANGELOG, RULES, TopicProblem, changelog, specs
 from schemas import codec
@@ -55,19 +57,29 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
     try:
         settings = load_settings()
         begin = parse_instant(since, settings.assume_zone) if since else None
-        known = asyncio.run(read(settings, user, begin))
+        known, catalogue = asyncio.run(_look(settings, user, begin))
     except BadInstant as problem:
         raise click.BadParameter(str(problem), param_hint="--since") from problem
-    except (SettingsError, TopicProblem, reading.ReadProblem) as problem:
+    except (SettingsError, TopicProblem, publishing.PublishingProblem, reading.ReadProblem) as problem:
         raise click.ClickException(str(problem)) from problem
-    zone = zone_of(known, settings)
+    zone = zone_of(known, catalogue)
     if known.nothing:
         click.echo(_nothing(user, settings, since), err=True)
         context.exit(1)
     for line in told(user, known, rule, zone, begin, last):
         click.echo(line)
-    for line in passed_over(known, rule, zone, settings):
+    for line in passed_over(known, rule, zone, settings, catalogue):
         click.echo(line)
+
+
+async def _look(settings: Settings, user: str, since: int | None) -> tuple[Known, Catalogue | None]:
+    """The user, and the rules in effect, if this release can read them."""
+    known = await read(settings, user, since)
+    published = in_effect(await publishing.read(settings), clock.now())
+    try:
+        return known, rulebook.compiled(published.files) if published else rulebook.load(settings.rules)
+    except CatalogueError:
+        return known, None
 
 
 def _nothing(user: str, settings: Settings, since: str | None) -> str:
@@ -188,13 +200,13 @@ def _messages(records: Iterable[Any], kind: type[T]) -> list[T]:
 # -- telling
 
 
-def zone_of(known: Known, settings: Settings) -> tzinfo:
+def zone_of(known: Known, catalogue: Catalogue | None) -> tzinfo:
     """The user's zone: of the state, else of the latest profile, else the shop's."""
     profiles = sorted((e for e in known.events if isinstance(e, ProfileUpdated) and e.time_zone), key=_when)
     name = known.row.zone if known.row and known.row.zone else profiles[-1].time_zone if profiles else None
     try:
-        return ZoneInfo(name) if name else rulebook.load(settings.rules).policy.zone
-    except (CatalogueError, KeyError, ValueError, OSError):
+        return ZoneInfo(name) if name else catalogue.policy.zone if catalogue else UTC
+    except (KeyError, ValueError, OSError):
         return UTC
 
 
@@ -219,11 +231,11 @@ def told(
     return [*lines, ", ".join(f"{count} {word}" for word, count in counts.items()) + "."] if entries else lines
 
 
-def passed_over(known: Known, rule: str | None, zone: tzinfo, settings: Settings) -> list[str]:
+def passed_over(
+    known: Known, rule: str | None, zone: tzinfo, settings: Settings, catalogue: Catalogue | None
+) -> list[str]:
     """What the start policies of rules did that were switched on after the user had done something they enter on."""
-    try:
-        catalogue = rulebook.load(settings.rules)
-    except CatalogueError:
+    if catalogue is None:
         return []
     first = _first_entries(known.events, catalogue)
     groups: dict[str, list[str]] = {}

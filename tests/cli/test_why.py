@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.cli.why import Known, passed_over
+from app.rulebook import load
 from app.settings import load_settings
 from schemas import events as ev
 from tests.core.shop import at, event, issued, paid, terms
@@ -17,7 +18,7 @@ ZONE = ZoneInfo("Asia/Shanghai")
 
 def said(active: Mapping[str, int], *events: ev.Event, rule: str | None = None, start: str = "") -> list[str]:
     settings = load_settings({"LIFECYCLE_START": start} if start else {})
-    return passed_over(Known(list(events), [], [], [], [], [], [], None, "", active), rule, ZONE, settings)
+    return passed_over(Known(list(events), [], [], [], [], [], [], None, "", active), rule, ZONE, settings, load())
 
 
 def test_rules_that_were_switched_on_later_say_what_they_passed_over() -> None:

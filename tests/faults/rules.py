@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC
@@ -81,19 +82,22 @@ async def changed_under_load(stage: Stage, size: int) -> Verdict:
     stage.start("right")
     await stage.ready()
     files = Catalogue(stage.directory / "rules")
-    days = stage.shop.days()
+    days, streamed = stage.shop.days(), 0.0
     for number, (at, change) in enumerate(_changes(files).items(), 2):
         at_text = format_instant(at, UTC)
         stage.told += (await say(stage, *change(), "--effective-at", at_text)).splitlines()
         await known(stage, number)
-        streaming = asyncio.create_task(stage.load.publish(_until(days, at + 10 * DAY)))
+        began = time.monotonic()
+        streaming = asyncio.create_task(stage.load.publish(_at_once(_until(days, at + 10 * DAY))))
         if number - 2 < size:
             await stage.pause(0.0, 0.6)
             victim = stage.dice.choice(("left", "right"))
             stage.kill(victim)
             stage.again(victim)
         await streaming
-    await stage.load.publish(_until(days, LAST))
+        streamed += time.monotonic() - began
+    stage.told.append(f"{stage.load.events:,} events, {stage.load.events / streamed:,.0f} a second while they came")
+    await stage.load.publish(_at_once(_until(days, LAST)))
     verdict = await stage.verdict()
     stage.told += table(stage.expected)  # and what was found is the same, byte for byte, or the verdict says so
     return verdict
@@ -140,6 +144,12 @@ def _until(days: Iterator[Day], end: int) -> Iterator[Day]:
         yield day
         if day.ends >= end:
             return
+
+
+def _at_once(days: Iterator[Day]) -> Iterator[Day]:
+    """All of them without waiting in between, so that the workers are never without a backlog."""
+    some = list(days)
+    yield Day(some[-1].ends, [message for day in some for message in day.events + day.clocks], [])
 
 
 def fired(left: Left) -> Counter[tuple[str, int, str]]:

@@ -100,12 +100,9 @@ class _PatientSender(Sender):
 
 
 class ShardProducer:
-    """The producer of one shard: writes all topics at `partition`. `client` are aiokafka's connection arguments."""
+    """The producer of one shard. `client` are aiokafka's connection arguments."""
 
-    def __init__(
-        self, client: Mapping[str, Any], transactional_id: str, *, partition: int, transaction_timeout_ms: int
-    ) -> None:
-        self._partition = partition
+    def __init__(self, client: Mapping[str, Any], transactional_id: str, *, transaction_timeout_ms: int) -> None:
         self._producer = AIOKafkaProducer(
             **client,
             transactional_id=transactional_id,
@@ -132,14 +129,14 @@ class ShardProducer:
 
     async def commit(
         self,
-        lines: Mapping[str, Sequence[Line]],
+        lines: Mapping[TopicPartition, Sequence[Line]],
         offsets: Mapping[TopicPartition, int],
         group: str,
         *,
         timestamp_ms: int,
         limit: float,
     ) -> None:
-        """Write `lines` (by topic, in order) and the group's `offsets` in one transaction.
+        """Write `lines` (by partition, in order) and the group's `offsets` in one transaction.
 
         Raises Fenced, CommitTimedOut after `limit` seconds, or another KafkaError; then the producer is of no more use.
         """
@@ -153,7 +150,7 @@ class ShardProducer:
 
     async def _commit(
         self,
-        lines: Mapping[str, Sequence[Line]],
+        lines: Mapping[TopicPartition, Sequence[Line]],
         offsets: Mapping[TopicPartition, int],
         group: str,
         timestamp_ms: int,
@@ -166,12 +163,12 @@ class ShardProducer:
         try:
             if offsets:
                 waiting.append(asyncio.ensure_future(producer.send_offsets_to_transaction(dict(offsets), group)))
-            pages = {topic: self._pages(some, timestamp_ms) for topic, some in lines.items() if some}
-            # Every topic's first page before anyone's second: one request then adds all partitions.
+            pages = {tp: self._pages(some, timestamp_ms) for tp, some in lines.items() if some}
+            # Every partition's first page before anyone's second: one request then adds all partitions.
             for number in range(max(map(len, pages.values()), default=0)):
-                for topic, builders in pages.items():
+                for tp, builders in pages.items():
                     if number < len(builders):
-                        sent = await producer.send_batch(builders[number], topic, partition=self._partition)
+                        sent = await producer.send_batch(builders[number], tp.topic, partition=tp.partition)
                         waiting.append(sent)
             # commit_transaction() succeeds even when a batch failed: every send is awaited first.
             if waiting:

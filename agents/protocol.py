@@ -16,7 +16,7 @@ class ProcessorFailed(Exception):
 
 
 class OutputLike(Protocol):
-    """A record for one of the logical output topics."""
+    """A record for one of the logical output topics, and for the shard's own partition unless another one is named."""
 
     @property
     def topic(self) -> str: ...
@@ -26,6 +26,8 @@ class OutputLike(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> tuple[tuple[str, bytes], ...]: ...
+    @property
+    def partition(self) -> int | None: ...
 
 
 class BatchLike(Protocol):

@@ -170,7 +170,7 @@ def _place(
 ) -> int:
     """Where to read one input on, and a line in the log when the two records of it are not the same."""
     if tp not in committed:
-        if tp not in own:
+        if own.get(tp, begin[tp]) == begin[tp]:  # never read, or it has never given anything
             return begin[tp]
         log.warning(
             "The group's offset of %s[%d] has expired or was deleted: the shard goes on at %d, as its own record says.",

@@ -209,7 +209,6 @@ class Shard:
         self._producer = ShardProducer(
             wiring.client,
             wiring.transactional_id(number),
-            partition=number,
             transaction_timeout_ms=int(wiring.transaction_timeout * 1000),
         )
         await self._producer.start([wiring.changelog, *wiring.outputs.values()], _START_SECONDS)
@@ -341,16 +340,17 @@ class Shard:
         if self._offers is not None:
             self._offers.note(self._opened)
 
-    def _lines(self, batch: BatchLike) -> dict[str, list[Line]]:
-        """What is to be written, by topic."""
-        topics = self._wiring.outputs
-        lines: dict[str, list[Line]] = {
-            self._wiring.changelog: [(key, value, _NO_HEADERS) for key, value in batch.rows]
+    def _lines(self, batch: BatchLike) -> dict[TopicPartition, list[Line]]:
+        """What is to be written, by partition: this shard's own, but for what goes to another shard."""
+        topics, own = self._wiring.outputs, self.number
+        lines: dict[TopicPartition, list[Line]] = {
+            TopicPartition(self._wiring.changelog, own): [(key, value, _NO_HEADERS) for key, value in batch.rows]
         }
         for output in batch.outputs:
             if output.topic not in topics:
                 raise ProcessorFailed(f"there is no topic for {output.topic} ({self._in_hand()})")
-            lines.setdefault(topics[output.topic], []).append((output.key, output.value, list(output.headers)))
+            place = TopicPartition(topics[output.topic], own if output.partition is None else output.partition)
+            lines.setdefault(place, []).append((output.key, output.value, list(output.headers)))
         return lines
 
     def _count(self, batch: BatchLike, seconds: float) -> None:

@@ -27,7 +27,7 @@ from app import clock, logs, rulebook, topics
 from app.core.problems import CatalogueError
 from app.http import HttpProblem, HttpServer
 from app.metrics import Metrics
-from app.processor import Plan, Processor
+from app.processor import TRANSFERS, Plan, Processor
 from app.publications import topic as publishing
 from app.settings import Settings, SettingsError, load_settings, start_policy
 from schemas.codec import DecodeOptions
@@ -88,7 +88,7 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
             **settings.kafka_security,
         },
         group=settings.topic_prefix + settings.app_id,
-        inputs={name: topics.physical(settings, name) for name in settings.inputs},
+        inputs={name: topics.physical(settings, name) for name in (*settings.inputs, TRANSFERS)},
         outputs=outputs,
         changelog=topics.changelog(settings),
         rules=topics.physical(settings, topics.RULES),

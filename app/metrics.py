@@ -12,6 +12,7 @@ from typing import Final
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from prometheus_client.process_collector import ProcessCollector
 
+from app.processor import TRANSFERS
 from app.settings import INPUTS
 
 #: Upstream chooses the names of types we don't know: past so many of them the rest count as `other`.
@@ -48,6 +49,7 @@ class Metrics:
             "runs": self.runs,
             "steps": self.steps,
             "stages": self.stages,
+            "transfers": self.transfers,
         }
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
@@ -79,6 +81,8 @@ class Metrics:
         self.steps = self._counter("steps", "Steps of runs that were passed over, by rule.", "what", "rule")
         # counter, moves: of users into a life stage.
         self.stages = self._counter("stages", "Moves of users between life stages, by the stage entered.", "to")
+        # counter, messages: of merged accounts, by what became of them: sent, absorbed, passed_on, dropped, forgotten.
+        self.transfers = self._counter("transfers", "What was said of merged accounts, by what became of it.", "what")
         # counter, items: counted by the processor under a name this file does not know; above 0 it is a defect.
         self.unnamed_counts = self._counter("unnamed_counts", "Counts without a metric (a defect when above 0).")
         # counter, transactions: aborted or given up; the shard was opened again from its changelog.
@@ -87,7 +91,7 @@ class Metrics:
         self.publications_refused = self._counter("publications_refused", "Published rules that could not be loaded.")
         # counter, times: the retention of an input overtook us and records were gone before they were read.
         self.offsets_out_of_range = self._counter("offsets_out_of_range", "Records lost to retention.", "input")
-        for name in INPUTS:  # there from the start, so that an alert sees the first one as an increase
+        for name in (*INPUTS, TRANSFERS):  # there from the start, so that an alert sees the first one as an increase
             self.offsets_out_of_range.labels(name)
 
     def _define_gauges(self) -> None:

@@ -17,25 +17,27 @@ from zlib import crc32
 import msgspec
 from aiokafka.partitioner import murmur2
 
-from app.core import engine, ids
+from app.accounts import Accounts
+from app.core import engine, merging, transfers
 from app.core.facts import Refused
 from app.core.guardrails import rate
 from app.core.guardrails.rate import Budget, SlotTaken
 from app.core.moment import Moment
 from app.core.row import NEVER, ROW_VERSION, Row, decode, encode, encoded_timer, next_timer, require_readable, run_key
 from app.core.rules import Catalogue
+from app.core.transfers import Forget, History, NotATransfer, PassedOn
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
-from schemas.events import ClockAdvanced, Event, UserErased, UserRegistered
+from schemas.events import ClockAdvanced, Event, UserErased, UserMerged, UserRegistered
 from schemas.instant import LATEST, format_instant
 from schemas.triggers import Decision, Retraction, StageChange, Trigger
 
 #: The changelog record of the shard itself. No user id holds a control character, so none can be this.
 META_KEY = b"\x00shard"
-#: What is left of an erased user: this and a keyed hash; the value is the instant of the erasure.
-ERASED_PREFIX = b"\x00erased\x00"
 #: A person's decision to set one event aside: this, the input, a NUL, the offset; the value says why.
 QUARANTINE_PREFIX = b"\x00quarantine\x00"
+#: What shards tell each other of merged accounts: an output, and one more input, of which nobody can say how far it is.
+TRANSFERS = "transfers"
 #: Records an input may have buffered before it is paused.
 BUFFER = 20_000
 #: So many timers of one look are a storm: from then on they share each batch with events.
@@ -72,12 +74,13 @@ class Record(NamedTuple):
 
 
 class Output(NamedTuple):
-    """A record to write, to this shard's partition of the logical topic."""
+    """A record to write, to this shard's partition of the logical topic unless another one is named."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes], ...]
+    partition: int | None = None
 
 
 class Batch(NamedTuple):
@@ -182,7 +185,7 @@ class Processor:
     def __init__(self, plan: Plan, shard: int) -> None:
         self.plan = plan
         self.shard = shard
-        self._inputs = {name: _Input(name, index) for index, name in enumerate(plan.inputs)}
+        self._inputs = {name: _Input(name, index) for index, name in enumerate((*plan.inputs, TRANSFERS))}
         self._cold: dict[str, bytes] = {}
         self._hot: dict[str, Row] = {}
         self._dirty: dict[str, Row] = {}
@@ -205,9 +208,7 @@ class Processor:
         self._offers: dict[int, tuple[int, Catalogue]] = {}
         self._unknown = True  # under which catalogue the rows were written
         self._to_settle: list[str] | None = None  # users, the next one last; None = not listed yet
-        self._erased: dict[bytes, int] = {}
-        self._erased_until = BEGINNING  # the latest erasure: what happened after it is of nobody's old life
-        self._gone: list[tuple[bytes, bytes | None]] = []
+        self._accounts = Accounts(plan.erasure_key)
         self._sizes: dict[str, tuple[int, int]] = {}
         """Of users touched since the last batch: bytes of the row when it was last encoded, bytes of events since."""
         self._quarantined: dict[tuple[str, int], str] = {}
@@ -230,8 +231,8 @@ class Processor:
             self._quarantined.pop((name, int(offset)), None)
             if value is not None:
                 self._quarantined[name, int(offset)] = value.decode()
-        elif key.startswith(ERASED_PREFIX):
-            self._mark_erased(key[len(ERASED_PREFIX) :], int.from_bytes(value or b"", "big"))
+        elif self._accounts.restore(key, value):
+            pass
         elif value is None:
             self._cold.pop(key.decode(), None)
         else:
@@ -469,7 +470,7 @@ class Processor:
             if source.head is None and source.pending:
                 self._open_head(source)
             if source.head is None:
-                if not wall or source.position < source.unread_until:
+                if source.position < source.unread_until if wall else source.name != TRANSFERS:
                     blocked.append(source)
             elif best is None or source.head[0] < best.head[0]:  # type: ignore[index]  # best has a head
                 best = source
@@ -487,7 +488,7 @@ class Processor:
         once: it orders nothing between inputs."""
         while source.pending:
             record = source.pending.popleft()
-            message: object = codec.decode(source.name, record.key, record.value, record.timestamp_ms, self.plan.decode)
+            message: object = self._read(source.name, record)
             if self._quarantined and (why := self._quarantined.get((source.name, record.offset))) is not None:
                 message = RejectedMessage("cannot_apply", f"Set aside by a person: {why}", "")
             if isinstance(message, ClockAdvanced):
@@ -496,9 +497,18 @@ class Processor:
                     source.clock = self._meta.clocks[source.name] = message.occurred_at
                 self._taken(source, record)
                 continue
-            at = message.occurred_at if isinstance(message, Event) else BEGINNING
+            at = getattr(message, "occurred_at", BEGINNING)
             source.head = (max(at, source.clock), record, message)
             return
+
+    def _read(self, name: str, record: Record) -> object:
+        """The message in a record; of an event that was passed on, both."""
+        if name != TRANSFERS:
+            return codec.decode(name, record.key, record.value, record.timestamp_ms, self.plan.decode)
+        try:
+            return transfers.decode(record.value)
+        except NotATransfer:
+            return RejectedMessage("cannot_apply", "Only the shards write to this topic, and none wrote this.", "")
 
     def _taken(self, source: _Input, record: Record) -> None:
         self._offsets[source.name] = record.offset + 1
@@ -518,11 +528,16 @@ class Processor:
             self._reject(source, record, message)
         elif isinstance(message, Ignored):
             self._counts["ignored", message.kind, message.name] += 1
+        elif isinstance(message, History | PassedOn | Forget):
+            self._receive(source, record, message)
 
-    def _step(self, source: _Input, record: Record, event: Event) -> None:
-        user = event.user_id
+    def _step(self, source: _Input, record: Record, event: Event, passed_on: PassedOn | None = None) -> None:
+        user = event.user_id if passed_on is None else passed_on.user
+        if passed_on is None and user in self._accounts.merged:
+            self._pass_on(source, record, event)
+            return
         row = self._dirty.get(user) or self.row(user)
-        if row is None and self._partition_of(user) != self.shard:
+        if row is None and passed_on is None and self._partition_of(user) != self.shard:
             name = self.plan.partitioner
             reason = (
                 f"Keyed by this user it belongs to partition {self._partition_of(user)} ({name}), and it came to "
@@ -530,35 +545,41 @@ class Processor:
             )
             self._reject(source, record, RejectedMessage("wrong_partition", reason, ""))
             return
-        if (row is None or event.occurred_at <= self._erased_until) and self._erased and self._stays_gone(event, row):
+        if (row is None or event.occurred_at <= self._accounts.erased_until) and self._stays_gone(
+            event, user, row, passed_on
+        ):
             self._counts["ignored", "erased", event.TYPE] += 1
             return
         moment = self._moment(self.now)
         if isinstance(event, UserErased):
-            self._erase(event, row, moment)
+            self._erase(source, record, event, user, row, moment)
             return
+        after: Row | Refused | None
         try:
-            after = engine.step(row, event, moment)
+            if isinstance(event, UserMerged):
+                after = engine.leave(row, event, moment) if row is not None else None
+            else:
+                after = engine.step(Row(user) if row is None and passed_on is not None else row, event, moment)
         except Exception as error:
-            where = f"{source.name}[{self.shard}] offset {record.offset}"
-            raise InvariantBroken(
-                f"The rules failed on the event at {where} ({type(error).__name__}). Nothing of it was kept. To go on "
-                f"without this event, set it aside: lifecycle quarantine {source.name} {self.shard} {record.offset}"
-            ) from error
+            raise self._broken(source, record, error) from error
         if isinstance(after, Refused):
             self._trace.clear()
-            self._reject(source, record, RejectedMessage("cannot_apply", after.reason, after.field))
+            self._reject(source, record, RejectedMessage("cannot_apply", after.reason, after.field), passed_on)
             return
-        if after is not row and self._outgrows(user, row, after, record):
+        if after is not None and after is not row and self._outgrows(user, row, after, record):
             self._trace.clear()
             reason = (
                 f"With it the row of this user would have more than {MAX_ROW_BYTES} bytes. Nothing of it was kept; "
                 "later events that need no more room are taken."
             )
-            self._reject(source, record, RejectedMessage("cannot_apply", reason, ""))
+            self._reject(source, record, RejectedMessage("cannot_apply", reason, ""), passed_on)
             return
         self._counts["events", event.TYPE] += 1
         self.consecutive_rejects = 0
+        if isinstance(event, UserMerged):
+            self._merge(source, record, event, row)
+            return
+        assert after is not None
         if after is not row:
             self._keep(user, after)
         self._collect(user)
@@ -568,58 +589,156 @@ class Processor:
         size, came = self._sizes.get(user) or (len(self._cold.get(user, b"")), 0)
         came += len(record.value or b"")
         if size + came * ROW_BYTES_A_BYTE > MAX_ROW_BYTES:
-            size, came = len(encode(after, self._meta.row_version)), 0
+            size, came = self._size(after), 0
             if size > MAX_ROW_BYTES:
-                return row is None or size > len(encode(row, self._meta.row_version))
+                return row is None or size > self._size(row)
         self._sizes[user] = size, came
         return False
 
-    def _stays_gone(self, event: Event, row: Row | None) -> bool:
+    def _size(self, row: Row) -> int:
+        return len(encode(row, self._meta.row_version))
+
+    def _broken(self, source: _Input, record: Record, error: Exception) -> InvariantBroken:
+        where = f"{source.name}[{self.shard}] offset {record.offset}"
+        return InvariantBroken(
+            f"The rules failed on the event at {where} ({type(error).__name__}). Nothing of it was kept. To go on "
+            f"without this event, set it aside: lifecycle quarantine {source.name} {self.shard} {record.offset}"
+        )
+
+    # -- accounts that are gone, or part of another one
+
+    def _stays_gone(self, event: Event, user: str, row: Row | None, passed_on: PassedOn | None) -> bool:
         """After an erasure only a new registration begins a new life; whatever else trickles in stays unknown, and what
         is of the old life stays so when the new one has begun."""
-        erased_at = self._erased.get(ids.erased_mark(event.user_id, self.plan.erasure_key))
+        erased_at = self._accounts.erased_at(user)
         if erased_at is None:
             return False
         if row is not None:
             return event.occurred_at <= erased_at and not isinstance(event, UserErased)
-        return not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
+        return passed_on is not None or not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
 
-    def _erase(self, event: UserErased, row: Row | None, moment: Moment) -> None:
-        """Row, timers and traces go; a keyed hash stays, so that nothing late brings the user back."""
-        user = event.user_id
-        mark = ids.erased_mark(user, self.plan.erasure_key)
-        if self._erased.get(mark, BEGINNING) >= event.occurred_at:
+    def _erase(
+        self, source: _Input, record: Record, event: UserErased, user: str, row: Row | None, moment: Moment
+    ) -> None:
+        """Row, timers and traces go, of the accounts that became part of this one as well; keyed hashes stay, so that
+        nothing late brings the user back."""
+        if (self._accounts.erased_at(user) or BEGINNING) >= event.occurred_at:
             self._counts["duplicates", event.TYPE] += 1  # who registered anew since then stays
             return
         if row is not None:
             engine.erase(row, event, moment)
+        self._accounts.erase(user, event.occurred_at)
+        self._counts["events", event.TYPE] += 1
+        self._leave(user, row)
+        for account in row.merged if row is not None else ():
+            self._send(source, record, Forget(account, event.occurred_at))
+
+    def _leave(self, user: str, row: Row | None) -> None:
+        """The user's row and timers are there no more, nor its stage."""
         for held in (self._hot, self._dirty, self._cold, self._timers):
             held.pop(user, None)
-        self._mark_erased(mark, event.occurred_at)
-        self._gone.append((user.encode(), None))
-        self._gone.append((ERASED_PREFIX + mark, event.occurred_at.to_bytes(8, "big")))
-        self._counts["events", event.TYPE] += 1
         self._collect(user)
+        if row is not None:
+            self._outputs.append(Output("lifecycle.stages", user.encode(), None, ()))
 
-    def _mark_erased(self, mark: bytes, at: int) -> None:
-        self._erased[mark] = at
-        self._erased_until = max(self._erased_until, at)
+    def _merge(self, source: _Input, record: Record, event: UserMerged, row: Row | None) -> None:
+        """The row goes to the account that this one is part of from now on; a marker stays, which names it."""
+        self._accounts.merge(event.user_id, event.into, event.occurred_at)
+        self._leave(event.user_id, row)
+        data = encode(row, self._meta.row_version) if row is not None else None
+        self._receive(source, record, History(event.user_id, (), event.event_id, event.occurred_at, data))
+
+    def _pass_on(self, source: _Input, record: Record, event: Event) -> None:
+        """What is said of an account that is part of another one counts for that one."""
+        user = event.user_id
+        if isinstance(event, UserMerged):
+            if event.into == self._accounts.merged[user].into:
+                self._counts["duplicates", event.TYPE] += 1
+                return
+            reason = "The account is part of another one already. Merge that one, if it is meant."
+            self._reject(source, record, RejectedMessage("cannot_apply", reason, "into"))
+            return
+        self.consecutive_rejects = 0
+        self._receive(source, record, PassedOn(user, (), event.occurred_at, source.name, self.shard, *record))
+
+    def _send(self, source: _Input, record: Record, message: transfers.Message) -> None:
+        """Into the hands of the shard of the account that it is for: this one's are nearer than Kafka."""
+        shard = self._partition_of(message.user)
+        if shard == self.shard:
+            self._receive(source, record, message)
+        else:
+            self._counts["transfers", "sent"] += 1
+            data = transfers.encode(message)
+            self._outputs.append(Output(TRANSFERS, message.user.encode(), data, (), shard))
+
+    def _receive(self, source: _Input, record: Record, message: transfers.Message) -> None:
+        if isinstance(message, Forget):
+            if message.user in self._accounts.merged:
+                self._accounts.erase(message.user, message.erased_at)
+                self._counts["transfers", "forgotten"] += 1
+            return
+        onward = self._accounts.onward(message)
+        if onward is not None:
+            self._send(source, record, onward)
+        elif isinstance(message, History):
+            self._absorb(source, record, message)
+        else:
+            self._counts["transfers", "passed_on"] += 1
+            event = self._read(message.topic, Record(message.offset, message.timestamp_ms, message.key, message.value))
+            if isinstance(event, Event):
+                self._step(source, record, event, message)
+            elif isinstance(event, RejectedMessage):  # by stricter settings than those it was passed on under
+                self._reject(source, record, event, message)
+
+    def _absorb(self, source: _Input, record: Record, history: History) -> None:
+        """The history of an account that is part of this one from now on. Whoever was erased stays gone."""
+        user = history.user
+        row = self._dirty.get(user) or self.row(user)
+        erased_at = self._accounts.erased_at(user)
+        if erased_at is not None and (row is None or history.occurred_at <= erased_at):
+            self._counts["transfers", "dropped"] += 1
+            for account in history.path:
+                self._send(source, record, Forget(account, erased_at))
+            return
+        other = decode(history.row) if history.row is not None else None
+        try:
+            after = engine.absorb(row, history, other, self._moment(self.now))
+            if after is not row and other is not None and self._size(after) > MAX_ROW_BYTES:
+                self._trace.clear()
+                after = engine.absorb(row, history, merging.summary(other), self._moment(self.now))
+        except Exception as error:
+            raise self._broken(source, record, error) from error
+        self._counts["transfers", "absorbed"] += 1
+        if after is not row:
+            self._sizes[user] = self._size(after), 0
+            self._keep(user, after)
+        self._collect(user)
+        known = {user, *after.merged}
+        for account in (*(row.merged if row else ()), *(other.merged if other else ()), *history.path):
+            if account not in known:  # of too many the oldest are let go: nothing may be left that names them
+                known.add(account)
+                self._send(source, record, Forget(account, history.occurred_at))
 
     def _partition_of(self, user: str) -> int:
         return partition_of(user.encode(), self.plan.partitions, self.plan.partitioner)
 
-    def _reject(self, source: _Input, record: Record, rejected: RejectedMessage) -> None:
-        headers = codec.dead_letter_headers(
-            rejected, source.name, self.shard, record.offset, format_instant(self._rejected_at(record), UTC)
-        )
+    def _reject(
+        self, source: _Input, record: Record, rejected: RejectedMessage, passed_on: PassedOn | None = None
+    ) -> None:
+        topic, partition = source.name, self.shard
+        if passed_on is not None:
+            topic, partition = passed_on.topic, passed_on.partition
+            record = Record(passed_on.offset, passed_on.timestamp_ms, passed_on.key, passed_on.value)
+        at = format_instant(self._rejected_at(record), UTC)
+        headers = codec.dead_letter_headers(rejected, topic, partition, record.offset, at)
         fits = len(record.value or b"") <= MAX_LETTER_BYTES  # else it stays where the headers say that it is
         self._outputs.append(Output("dead-letters", record.key, record.value if fits else None, headers))
         self._counts["rejects", rejected.code] += 1
         self.consecutive_rejects += 1
         if self.plan.stop_at_ceiling and self.consecutive_rejects >= self.plan.reject_ceiling:
             raise RejectCeiling(
-                f"{self.consecutive_rejects} messages in a row could not be used; the last one, at {source.name}"
-                f"[{self.shard}] offset {record.offset}: {rejected.reason} Mend the sender, then start again."
+                f"{self.consecutive_rejects} messages in a row could not be used; the last one, at {topic}"
+                f"[{partition}] offset {record.offset}: {rejected.reason} Mend the sender, then start again."
             )
 
     def _rejected_at(self, record: Record) -> int:
@@ -674,7 +793,8 @@ class Processor:
 
     def _said(self, limit: int) -> int:
         """CLOCK=events without a next event: all inputs have at least said (or shown) how far they are."""
-        reached = min(source.head[0] if source.head else source.clock for source in self._inputs.values())
+        told = [source for source in self._inputs.values() if source.head or source.name != TRANSFERS]
+        reached = min(source.head[0] if source.head else source.clock for source in told)
         if reached <= self._meta.merged:
             return 0
         if (used := self._change_before(reached, limit)) is not None:
@@ -750,8 +870,7 @@ class Processor:
         self._trace.clear()
 
     def _batch(self) -> Batch:
-        rows: list[tuple[bytes, bytes | None]] = self._gone
-        self._gone = []
+        rows = self._accounts.taken()
         for user, row in self._dirty.items():
             data = encode(row, self._meta.row_version)
             self._cold[user] = data

@@ -17,6 +17,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
 
+from app.processor import TRANSFERS
 from app.settings import Settings
 
 REQUEST_TIMEOUT_MS = 15_000
@@ -71,7 +72,11 @@ def _groups() -> list[dict[str, Any]]:
 
 def physical(settings: Settings, logical: str) -> str:
     """The broker's name of a logical topic ("orders", "triggers.coupon", "changelog")."""
-    own = {CHANGELOG: f"{settings.app_id}-state-changelog", RULES: f"{settings.app_id}-rules"}
+    own = {
+        CHANGELOG: f"{settings.app_id}-state-changelog",
+        RULES: f"{settings.app_id}-rules",
+        TRANSFERS: f"{settings.app_id}-transfers",
+    }
     return settings.topic_prefix + own.get(logical, logical)
 
 
@@ -219,8 +224,8 @@ def _wrong_inputs(settings: Settings, counts: Mapping[str, int]) -> str:
 def _wrong_outputs(settings: Settings, specs: list[Spec], count: int) -> str:
     told = f"Topic {specs[0].name} has" if len(specs) == 1 else f"Topics {', '.join(s.name for s in specs)} have"
     fix = f"set LIFECYCLE_PARTITIONS={count} if every input has {count}, else "
-    if any(spec.kind == CHANGELOG for spec in specs):
-        # The rows of each user are in the partition of the old number.
+    if any(spec.kind in (CHANGELOG, TRANSFERS) for spec in specs):
+        # What is known of each user is in the partition of the old number.
         fix += "go back to as many inputs' partitions, or start anew under another LIFECYCLE_APP_ID"
     else:
         fix += "delete what is no longer needed of it and run `lifecycle topics create`"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from app.processor import Batch, Output, Record
+from app.processor import TRANSFERS, Batch, Output, Record
 
 Place = tuple[str, int]
 """An input and its partition."""
@@ -18,7 +18,7 @@ class Broker:
     """The input logs, and by partition the committed offsets, the changelog and the outputs."""
 
     def __init__(self, inputs: tuple[str, ...], partitions: int) -> None:
-        places = [(name, partition) for name in inputs for partition in range(partitions)]
+        places = [(name, partition) for name in (*inputs, TRANSFERS) for partition in range(partitions)]
         self._logs: dict[Place, list[Record]] = {place: [] for place in places}
         self._ends: dict[Place, int] = dict.fromkeys(places, 0)
         self.committed: dict[Place, int] = dict.fromkeys(places, 0)
@@ -67,7 +67,11 @@ class Broker:
                 self.rows[partition].pop(key, None)
             else:
                 self.rows[partition][key] = value
-        self.outputs += [(partition, output) for output in batch.outputs]
+        for output in batch.outputs:
+            place = partition if output.partition is None else output.partition
+            self.outputs.append((place, output))
+            if output.topic == TRANSFERS:
+                self.append((TRANSFERS, place), -1, output.key, output.value)
         for name, offset in batch.offsets.items():
             self.committed[name, partition] = offset
         self.counts += batch.counts

@@ -28,7 +28,7 @@ import orjson
 from app.backtest.broker import Broker, Place
 from app.core.row import NEVER, Row, decode, encoded_timer
 from app.core.rules import Catalogue
-from app.processor import Batch, Output, Plan, Processor, Record, partition_of
+from app.processor import TRANSFERS, Batch, Output, Plan, Processor, Record, partition_of
 from app.rulebook import load
 from schemas.codec import DecodeOptions, encode_event
 from schemas.envelope import TRIGGER_RETRACTED
@@ -180,10 +180,13 @@ class Driver:
     # -- working
 
     def run(self) -> None:
-        """Works until there is nothing left to do."""
-        for shard in range(self.plan.partitions):
-            while self.work(shard):
-                pass
+        """Works until there is nothing left to do: what one shard tells another is work, too."""
+        working = True
+        while working:
+            working = False
+            for shard in range(self.plan.partitions):
+                while self.work(shard):
+                    working = True
 
     def work(self, shard: int = 0) -> bool:
         """One turn of a shard: look at the clock, fetch, take a batch, commit it. False: there was nothing to do."""
@@ -339,7 +342,7 @@ class _Worker:
         for key, value in broker.changelog[shard]:
             self.processor.restore(key, value)
         self.processor.restored()
-        self.positions = {name: broker.committed[name, shard] for name in driver.plan.inputs}
+        self.positions = {name: broker.committed[name, shard] for name in (*driver.plan.inputs, TRANSFERS)}
         for name, position in self.positions.items():
             self.processor.feed(name, (), position)
 

@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from app.cli import reading
 from app.core.ids import event_hash
-from app.processor import quarantine_key
+from app.processor import TRANSFERS, quarantine_key
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem, changelog, physical
 from schemas import codec
@@ -78,10 +78,11 @@ def command(name: str, partition: int, offset: int, because: str, yes: bool) -> 
 def _input(settings: Settings, name: str) -> str:
     """The input's logical name; the log may have named the topic."""
     logical = name.removeprefix(settings.topic_prefix)
-    if logical in settings.inputs:
+    inputs = (*settings.inputs, TRANSFERS)
+    if logical in inputs:
         return logical
-    near = get_close_matches(logical, settings.inputs, 1)
-    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(settings.inputs)}."
+    near = get_close_matches(logical, inputs, 1)
+    hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(inputs)}."
     raise QuarantineProblem(f"There is no input '{name}'. {hint}")
 
 

@@ -16,14 +16,16 @@ from aiokafka import TopicPartition
 from rich.console import Console
 
 from app import clock, rulebook
+from app.accounts import Merged, merged_key, merged_of
 from app.cli import reading
 from app.cli.terminal import width
 from app.core.problems import CatalogueError
 from app.core.row import NewerRow, Row, decode
 from app.core.rules import Catalogue
 from app.explain import timeline
+from app.explain.language import listed
 from app.explain.timeline import Entry
-from app.processor import META_KEY, active_since, partition_of
+from app.processor import META_KEY, TRANSFERS, active_since, partition_of
 from app.publications import topic as publishing
 from app.publications.record import in_effect
 from app.settings import Settings, SettingsError, load_settings, start_policy
@@ -106,11 +108,13 @@ class Known(NamedTuple):
     row_problem: str
     active_since: Mapping[str, int]
     """By rule: when it was switched on in the user's shard."""
+    merged: Merged | None = None
+    """What the account is part of."""
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing at all."""
-        return not any(self[:-1])
+        return not any(self[:-2]) and self.merged is None
 
 
 # -- reading
@@ -120,11 +124,14 @@ async def read(settings: Settings, user: str, since: int | None = None) -> Known
     """Reads the user's partition of every topic of this deployment up to its end. Raises TopicProblem, ReadProblem."""
     partition = partition_of(user.encode(), settings.partitions, settings.partitioner)
     topics = {spec.name: spec.logical for spec in specs(settings) if spec.kind != RULES}
-    places = [TopicPartition(name, partition) for name, logical in topics.items() if logical != CHANGELOG]
+    places = [
+        TopicPartition(name, partition) for name, logical in topics.items() if logical not in (CHANGELOG, TRANSFERS)
+    ]
     state = TopicPartition(changelog(settings), partition)
     found: dict[str, list[Any]] = {}
     row: bytes | None = None
     meta: bytes | None = None
+    marker: bytes | None = None
     async with reading.reader(settings) as consumer:
         where = await reading.bounds(consumer, places, since) | await reading.bounds(consumer, [state])
         with Console(stderr=True).status("reading") as status:
@@ -136,10 +143,12 @@ async def read(settings: Settings, user: str, since: int | None = None) -> Known
                 own = [record for record in portion if record.key == user.encode()]
                 if tp == state:
                     row = own[-1].value if own else row
+                    marker = next((r.value for r in reversed(portion) if r.key == merged_key(user)), marker)
                     meta = next((record.value for record in reversed(portion) if record.key == META_KEY), meta)
                 elif own:
                     found.setdefault(topics[tp.topic], []).extend(own)
-    return _known(settings, found, row, active_since(meta) if meta else {})
+    merged = merged_of(marker) if marker else None
+    return _known(settings, found, row, active_since(meta) if meta else {})._replace(merged=merged)
 
 
 def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None, active: Mapping[str, int]) -> Known:
@@ -225,10 +234,26 @@ def told(
     lines += timeline.render(entries[-(last or 0) :], zone, width())
     runs = [run for run in timeline.alive(known.row) if rule in (None, run.rule)] if known.row else []
     lines += [f"still to come: {line}" for line in timeline.to_come(runs, zone)]
+    lines += _accounts(user, known, zone)
     if known.row_problem:
         lines.append(f"What is still to come cannot be told: {known.row_problem}")
     counts = Counter(entry.word for entry in entries)
     return [*lines, ", ".join(f"{count} {word}" for word, count in counts.items()) + "."] if entries else lines
+
+
+def _accounts(user: str, known: Known, zone: tzinfo) -> list[str]:
+    """What the account is part of, or what is part of it: `lifecycle why` tells each one's own past."""
+    lines = []
+    if known.merged is not None:
+        into, at = timeline.printable(known.merged.into), timeline.local(known.merged.occurred_at, zone)
+        lines.append(
+            f"The account was merged into {into} on {at}: its history is there, and what is still said of "
+            f"{timeline.printable(user)} counts for {into}."
+        )
+    if known.row is not None and known.row.merged:
+        others = listed([timeline.printable(account) for account in known.row.merged], "and")
+        lines.append(f"Merged into this account: {others}.")
+    return lines
 
 
 def passed_over(

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from app.core import facts, ids, runs, stages
+from app.core import facts, ids, merging, runs, stages
 from app.core.facts import Refused
+from app.core.happenings import Happening
 from app.core.moment import Moment
+from app.core.purchases import is_paid, last_order_at
 from app.core.row import MANY_RUN_KEYS, Row, remember, remembers
-from schemas.events import Event, UserErased
+from app.core.transfers import History
+from schemas.events import Event, UserErased, UserMerged
 
 
 def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
@@ -56,3 +59,32 @@ def adapt(row: Row, moment: Moment) -> Row:
 def erase(row: Row, event: UserErased, moment: Moment) -> None:
     """What an erasure says before the row goes: what waited is dropped, what is out and unexpired is retracted."""
     runs.give_up(adapt(row, moment), event, moment)
+
+
+def leave(row: Row, event: UserMerged, moment: Moment) -> Refused | None:
+    """What is said before the row goes to the account that it becomes part of; None, or why it cannot."""
+    if event.into in row.merged:
+        return Refused("The account that it is to become part of is itself part of this one.", "into")
+    runs.give_up(adapt(row, moment), event, moment)
+    return None
+
+
+def absorb(row: Row | None, history: History, other: Row | None, moment: Moment) -> Row:
+    """The row that another account became part of. `other` is the account's row; None when nothing was known of it.
+    Gives the same row object when it has this history already."""
+    row = Row(history.user) if row is None else row
+    hashed = ids.event_hash(f"merged:{history.path[0]}:{history.event_id}")
+    if remembers(row.ledger, hashed):
+        moment.tally("duplicates", UserMerged.TYPE)
+        return row
+    row = adapt(row, moment)
+    other = Row(history.path[0]) if other is None else other
+    happening = Happening(UserMerged.TYPE, history.occurred_at, history.event_id, UserMerged.TYPE)
+    paid = [order for order in other.orders.values() if is_paid(order)]
+    brought = max(paid, key=lambda order: order.paid_at or 0, default=None)
+    if brought is not None and (brought.paid_at or 0) <= (last_order_at(row) or 0):
+        brought = None
+    new = merging.absorbed(row, other, history.path)
+    new = replace(new, ledger=remember(new.ledger, hashed, max(history.occurred_at, moment.floor)))
+    new = runs.meet_history(new, brought, moment)
+    return stages.meet_history(new, other, brought is not None, happening, moment)

@@ -13,7 +13,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from app.core import ids, visits
+from app.core import baselines, ids, visits
 from app.core.happenings import Facts, Group, Happening, Refused, Reversal, lines_of
 from app.core.purchases import is_paid
 from app.core.row import (
@@ -116,10 +116,10 @@ def _known_order(row: Row, order_id: str) -> Order | None:
     order = row.orders.get(order_id)
     if order is not None:
         return order
-    return None if _forgotten(row, "order", order_id) else Order(order_id)
+    return None if is_forgotten(row, "order", order_id) else Order(order_id)
 
 
-def _forgotten(row: Row, kind: str, name: str) -> bool:
+def is_forgotten(row: Row, kind: str, name: str) -> bool:
     hashed = ids.event_hash(f"{kind}:{name}")
     found = row.forgotten.find(hashed)
     while found >= 0 and found % ids.EVENT_HASH_BYTES:
@@ -134,34 +134,38 @@ def _forget(row: Row, kind: str, name: str) -> None:
 def _with_order(row: Row, order: Order) -> Row:
     """The row with this order; beyond MAX_ORDERS the oldest of the others is summarised into its sums."""
     new = replace(row, orders={**row.orders, order.order_id: order})
-    _let_lines_go(new.orders)
+    let_lines_go(new.orders)
     if len(new.orders) > MAX_ORDERS:
-        oldest = _oldest([o for o in new.orders.values() if o.order_id != order.order_id])
-        del new.orders[oldest.order_id]
-        if oldest.paid_at is not None or taken_back(oldest):  # else its payment may be to come
-            _forget(new, "order", oldest.order_id)
-        if is_paid(oldest) and oldest.paid_at is not None:
-            parent = oldest.parent_id or oldest.order_id
-            if not any((o.parent_id or o.order_id) == parent and is_paid(o) for o in new.orders.values()):
-                new.old_orders += 1
-            new.old_last_order_at = max(new.old_last_order_at or 0, oldest.paid_at)
-            spent = new.old_spend_minor.get(oldest.currency, 0) + oldest.total_minor - oldest.refunded_minor
-            new.old_spend_minor = {**row.old_spend_minor, oldest.currency: min(spent, MAX_MINOR)}
+        summarise(new, oldest_of([o for o in new.orders.values() if o.order_id != order.order_id]))
     return new
 
 
-def _let_lines_go(orders: dict[str, Order]) -> None:
+def summarise(new: Row, oldest: Order) -> None:
+    """Takes an order off a row that is being made; its sums stay."""
+    del new.orders[oldest.order_id]
+    if oldest.paid_at is not None or taken_back(oldest):  # else its payment may be to come
+        _forget(new, "order", oldest.order_id)
+    if is_paid(oldest) and oldest.paid_at is not None:
+        parent = oldest.parent_id or oldest.order_id
+        if not any((o.parent_id or o.order_id) == parent and is_paid(o) for o in new.orders.values()):
+            new.old_orders += 1
+        new.old_last_order_at = max(new.old_last_order_at or 0, oldest.paid_at)
+        spent = new.old_spend_minor.get(oldest.currency, 0) + oldest.total_minor - oldest.refunded_minor
+        new.old_spend_minor = {**new.old_spend_minor, oldest.currency: min(spent, MAX_MINOR)}
+
+
+def let_lines_go(orders: dict[str, Order]) -> None:
     """Takes the lines off the oldest orders, until those that keep theirs are few enough."""
     detailed = [order for order in orders.values() if order.lines]
     while len(detailed) > MAX_ORDERS_WITH_LINES or (
         len(detailed) > 1 and sum(len(order.lines) for order in detailed) > MAX_LINES
     ):
-        oldest = _oldest(detailed)
+        oldest = oldest_of(detailed)
         detailed.remove(oldest)
         orders[oldest.order_id] = replace(oldest, lines=(), coupons_used=(), coupons_issued=())
 
 
-def _oldest(orders: list[Order]) -> Order:
+def oldest_of(orders: list[Order]) -> Order:
     """The order of which nothing was heard for longest; of equals the first by its id."""
     ages = [_age(order) for order in orders]
     least = min(ages)
@@ -175,7 +179,7 @@ def _age(order: Order) -> int:
     return order.cancelled_at if order.cancelled_at is not None and order.cancelled_at > at else at
 
 
-def _take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods: bool) -> tuple[OrderLine, ...]:
+def take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods: bool) -> tuple[OrderLine, ...]:
     """The lines after a refund of so many pieces of a product, filling lines of that product in order."""
     result = []
     for line in lines:
@@ -199,12 +203,17 @@ def _fill(order: Order, event: ev.OrderPlaced | ev.OrderPaid) -> Order:
         pay_url=event.pay_url or order.pay_url,
         pay_deadline=order.pay_deadline if event.pay_deadline is None else event.pay_deadline,
     )
-    if order.paid_at is None:  # refunds wait for what was paid
+    return with_returns(order)
+
+
+def with_returns(order: Order) -> Order:
+    """The order with what was said to have come back of it before it was known; that waits for what was paid."""
+    if order.paid_at is None:
         return order
     lines = order.lines
     for product_id, pieces, goods in order.pending_returns:
-        lines = _take_back(lines, product_id, pieces, goods)
-    return _settle(replace(order, lines=lines, pending_returns=()))
+        lines = take_back(lines, product_id, pieces, goods)
+    return settle(replace(order, lines=lines, pending_returns=()))
 
 
 def _minor(amount: Decimal, currency: str) -> int:
@@ -212,7 +221,7 @@ def _minor(amount: Decimal, currency: str) -> int:
     return min(minor_units(amount, currency), MAX_MINOR)
 
 
-def _settle(order: Order) -> Order:
+def settle(order: Order) -> Order:
     """Refunds of every piece, or of the whole sum, are refunds of the order."""
     if order.paid_at is None:
         return order
@@ -295,8 +304,8 @@ def _refunded(row: Row, event: ev.OrderRefunded) -> Facts | Refused:
             pending = (*after.pending_returns, (line.product_id, line.quantity, event.goods_returned))
             after = replace(after, pending_returns=pending[-MAX_REFUNDS:])
         else:
-            after = replace(after, lines=_take_back(after.lines, line.product_id, line.quantity, event.goods_returned))
-    return _reverse(row, order, _settle(after), event)
+            after = replace(after, lines=take_back(after.lines, line.product_id, line.quantity, event.goods_returned))
+    return _reverse(row, order, settle(after), event)
 
 
 def _has_goods(order: Order) -> bool:
@@ -399,18 +408,23 @@ def _known_coupon(row: Row, coupon_id: str) -> Coupon | None:
     coupon = row.coupons.get(coupon_id)
     if coupon is not None:
         return coupon
-    return None if _forgotten(row, "coupon", coupon_id) else Coupon(coupon_id)
+    return None if is_forgotten(row, "coupon", coupon_id) else Coupon(coupon_id)
 
 
 def _with_coupon(row: Row, coupon: Coupon) -> Row:
     new = replace(row, coupons={**row.coupons, coupon.coupon_id: coupon})
     if len(new.coupons) > MAX_COUPONS:
-        others = [c for c in new.coupons.values() if c.coupon_id != coupon.coupon_id]
-        done = [c for c in others if c.redeemed or c.revoked] or others
-        oldest = min(done, key=lambda c: (c.expires_at, c.coupon_id))
-        del new.coupons[oldest.coupon_id]
-        _forget(new, "coupon", oldest.coupon_id)
+        let_coupon_go(new, coupon.coupon_id)
     return new
+
+
+def let_coupon_go(new: Row, but: str = "") -> None:
+    """Takes the coupon off a row that is being made of which the least is to be expected; one may be left out."""
+    others = [c for c in new.coupons.values() if c.coupon_id != but]
+    done = [c for c in others if c.redeemed or c.revoked] or others
+    oldest = min(done, key=lambda c: (c.expires_at, c.coupon_id))
+    del new.coupons[oldest.coupon_id]
+    _forget(new, "coupon", oldest.coupon_id)
 
 
 def _issue(
@@ -511,7 +525,8 @@ def _baseline(row: Row, event: ev.CustomerBaseline) -> Facts:
         event.registered_at, event.orders, event.first_order_at, event.last_order_at, spend, event.currency
     )
     registered = min(event.registered_at, row.registered_at or event.registered_at)
-    return Facts(replace(row, baseline=baseline, registered_at=registered), (happening_of(event),))
+    row = baselines.told(row, event.user_id, baseline)
+    return Facts(replace(row, registered_at=registered), (happening_of(event),))
 
 
 def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:

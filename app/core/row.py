@@ -42,6 +42,8 @@ LEDGER_MIN = 512
 #: Keys remembered for `reentry: every_key`, so that they enter once.
 MAX_ENTRIES = 256
 LEDGER_MAX = 8192
+#: Accounts that became part of this one and are known by name; what is still said of older ones is passed over.
+MAX_MERGED = 256
 LEDGER_DAYS = 7
 _ENTRY = 12  # bytes of a ledger entry: 8 of the id's hash, 4 of the hour
 _HOUR = 3_600_000_000
@@ -291,6 +293,10 @@ class Row(msgspec.Struct, array_like=True):
     """Fingerprint of the catalogue that the runs were last adapted to."""
     birthday_at: int = -1
     """When the profile first named this birthday: an older word does not replace a newer one."""
+    merged: dict[str, Baseline | None] = {}
+    """Accounts that became part of this one, each with what was before our first event of it. `baseline` adds it in."""
+    alone: Baseline | None = None
+    """What was before our first event of this account itself, once others became part of it."""
 
 
 class NewerRow(Exception):
@@ -369,3 +375,13 @@ def remember(ledger: bytes, hashed: bytes, at: int) -> bytes:
     while cut < surplus and int.from_bytes(ledger[cut * _ENTRY + 8 : (cut + 1) * _ENTRY], "big") < oldest:
         cut += 1
     return ledger[cut * _ENTRY :]
+
+
+def ledgers_together(one: bytes, other: bytes) -> bytes:
+    """Both ledgers as one, in the order of time."""
+    entries: dict[bytes, bytes] = {}
+    for ledger in (one, other):
+        for start in range(0, len(ledger), _ENTRY):
+            entry = ledger[start : start + _ENTRY]
+            entries.setdefault(entry[:8], entry)
+    return b"".join(sorted(entries.values(), key=lambda entry: entry[8:])[-LEDGER_MAX:])

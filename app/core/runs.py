@@ -17,10 +17,10 @@ from app.core.guardrails import Candidate, Verdict, arbitration
 from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
 from app.core.purchases import is_paid, paid_since
-from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, MAX_RESTING, NEVER, Coupon, Mark, Row, Run, run_key
+from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, MAX_RESTING, NEVER, Coupon, Mark, Order, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
 from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, usable
-from schemas.events import Event
+from schemas.events import Event, UserMerged
 
 #: A run that more purchases (or other events) than this have ended is not kept for their reversal.
 MAX_ENDS = 2
@@ -224,18 +224,23 @@ def _end(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment:
         mine = moment.catalogue.rule_of(run) is rule and _concerns(mark, rule, end, run)
         if not mine or mark in run.ends or not _applies(row, end, run, mark.at, moment):
             after.append(run)
-            continue
-        if not run.ends:
-            run = _close(row, rule, run, f"ended by {happening.kind}", moment)
-            if run.step < len(rule.steps):
-                moment.tally("runs", "ended", rule.name)
-        wrong = tuple(fired for fired in run.fired if mark.at <= fired.at)
-        if wrong:
-            why = f"{happening.kind} had happened before it went out, and was only heard of afterwards."
-            release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
-            run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
-        after.append(replace(run, ends=(*run.ends, mark)))
+        else:
+            after.append(_ended(row, rule, run, mark, happening, moment))
     return _put(row, run_key(rule.name, key), after, moment)
+
+
+def _ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, moment: Moment) -> Run:
+    """The run with one more end: what waited is dropped, what went out after it is taken back."""
+    if not run.ends:
+        run = _close(row, rule, run, f"ended by {happening.kind}", moment)
+        if run.step < len(rule.steps):
+            moment.tally("runs", "ended", rule.name)
+    wrong = tuple(fired for fired in run.fired if mark.at <= fired.at)
+    if wrong:
+        why = f"{happening.kind} had happened before it went out, and was only heard of afterwards."
+        release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
+        run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
+    return replace(run, ends=(*run.ends, mark))
 
 
 def _close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
@@ -739,12 +744,49 @@ def _swap(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
 
 
 def give_up(row: Row, event: Event, moment: Moment) -> None:
-    """All runs of a user who is gone: final records for what waited, retractions of what is out."""
+    """All runs of a user who is gone, or is somebody else now: final records for what waited, retractions of what is
+    out."""
+    merged = isinstance(event, UserMerged)
+    why = "The account was merged into another one." if merged else "The user is gone."
     happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
     for name in sorted(row.runs):
         for run in row.runs[name]:
             rule = moment.catalogue.rule_of(run)
             assert rule is not None  # `adapt` has let such runs exit
             if not run.ends:
-                _close(row, rule, run, f"given up ({event.TYPE})", moment)
-            release.retract(row, rule, run, "The user is gone.", happening, moment)
+                run = _close(row, rule, run, f"given up ({event.TYPE})", moment)
+                if run.step < len(rule.steps):
+                    moment.tally("runs", "exited", rule.name)
+            release.retract(row, rule, run, why, happening, moment)
+
+
+# -- another account's history ---------------------------------------------------------------------------------------
+
+
+def meet_history(row: Row, brought: Order | None, moment: Moment) -> Row:
+    """The runs of a row that another account's history was added to. What it brings ends them at its own time, what
+    depends on the user's rhythm is timed anew, and a silence begins with the latest purchase (`brought`, when that is
+    the other's). Nothing is said at once about the past."""
+    for name in sorted(row.runs):
+        row = _put(row, name, [_met(row, run, moment) for run in row.runs[name]], moment)
+    if brought is None:
+        return row
+    assert brought.paid_at is not None  # it is a purchase
+    happening = Happening("OrderPaid", brought.paid_at, brought.paid_event_id, "OrderPaid", brought.order_id)
+    for rule, enter in moment.catalogue.entered_by.get("OrderPaid", ()):
+        if rule.key == "user" and rule.reentry != "once" and not rule.steps[0].at_once:
+            row = _enter(row, rule, enter, "", {}, happening, moment)
+    return row
+
+
+def _met(row: Row, run: Run, moment: Moment) -> Run:
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
+    if run.ends:
+        return run
+    for mark in _seen_ends(row, rule, run, moment):
+        run = _ended(row, rule, run, mark, Happening(mark.kind, mark.at, mark.event_id, mark.kind), moment)
+    waits = rule.key == "user" and not run.ends and not run.step and not run.sequence and run.timer_at < NEVER
+    if not waits or due_of(row, rule, run, 0, run.entered_at, moment) == run.due_at:
+        return run
+    return schedule(row, rule, run, run.entered_at, moment)

@@ -27,9 +27,26 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     orders = paid_orders(row) if happening.kind in _OF_PURCHASES else 0
     for move in moment.catalogue.policy.stages:
         if move.on == happening.kind and row.stage in move.source and orders >= move.orders:
-            row = _moved(row, move, happening.at, f"{happening.kind}, {orders} orders so far.", happening, moment)
+            row = _moved(row, move.to, happening.at, f"{happening.kind}, {orders} orders so far.", happening, moment)
             break
     return timed(row, moment) if happening.kind in _OF_PURCHASES else row
+
+
+def meet_history(row: Row, other: Row, brought: bool, happening: Happening, moment: Moment) -> Row:
+    """The stage of two accounts that became one: of the one that bought last (`brought`: the other), moved on by the
+    orders of both, unless it is a silence that led there."""
+    moves = moment.catalogue.policy.stages
+    stage = other.stage if other.stage and (brought or not row.stage) else row.stage
+    orders = paid_orders(row)
+    silent = {move.to for move in moves if move.silence is not None}
+    for move in moves if orders and stage not in silent else ():
+        if move.on == "OrderPaid" and stage in move.source and orders >= move.orders:
+            stage = move.to
+            break
+    if stage != row.stage:
+        why = f"Another account was merged into this one; {orders} orders so far."
+        row = _moved(row, stage, happening.at, why, happening, moment)
+    return timed(row, moment)
 
 
 def timed(row: Row, moment: Moment) -> Row:
@@ -53,7 +70,7 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     row = replace(row, stage_due=NEVER)
     if move is None:
         return row
-    return timed(_moved(row, move, at, "Silent for longer than the user's rhythm allows.", None, moment), moment)
+    return timed(_moved(row, move.to, at, "Silent for longer than the user's rhythm allows.", None, moment), moment)
 
 
 def _silent_move(row: Row, moment: Moment) -> StageMove | None:
@@ -61,22 +78,22 @@ def _silent_move(row: Row, moment: Moment) -> StageMove | None:
     return next((move for move in moves if move.silence is not None and row.stage in move.source), None)
 
 
-def _moved(row: Row, move: StageMove, at: int, why: str, happening: Happening | None, moment: Moment) -> Row:
+def _moved(row: Row, to: str, at: int, why: str, happening: Happening | None, moment: Moment) -> Row:
     zone = calendar.zone_of(row, moment.catalogue.policy.zone)
     evidence: tuple[Evidence, ...] = ()
     if happening is not None:
         occurred_at = format_instant(happening.at, zone)
         evidence = (Evidence(event_id=happening.event_id, type=happening.source, occurred_at=occurred_at),)
     change = StageChange(
-        stage_change_id=ids.stage_change_id(row.user_id, row.stage, move.to, at),
+        stage_change_id=ids.stage_change_id(row.user_id, row.stage, to, at),
         user_id=row.user_id,
         from_=row.stage or None,
-        to=move.to,
+        to=to,
         reason=why,
         facts={"orders": paid_orders(row)},
         evidence=evidence,
         decided_at=format_instant(moment.now, zone),
     )
     moment.trace.append(change)
-    moment.tally("stages", move.to)
-    return replace(row, stage=move.to, stage_at=at)
+    moment.tally("stages", to)
+    return replace(row, stage=to, stage_at=at)

@@ -158,6 +158,8 @@ ROW_2 = replace(
     stage_due=1_772_300_000_000_009,
     catalogue=4_000_000_000,
     birthday_at=1_772_300_000_000_010,
+    merged={"u-41": replace(ROW.baseline, orders=2), "u-40": None},  # type: ignore[type-var]  # it has one
+    alone=replace(ROW.baseline, orders=5),  # type: ignore[type-var]  # it has one
 )
 ROWS = {1: ROW, 2: ROW_2}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import orjson
 import pytest
 
+from app.accounts import ERASED_PREFIX
 from app.core import engine
 from app.core.ids import erased_mark
-from app.processor import ERASED_PREFIX
 from schemas import events as ev
 from tests.core.shard import Shard, named
 from tests.core.shop import Desk, at, catalogue, event, issued, paid, rule_text

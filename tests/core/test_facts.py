@@ -446,16 +446,16 @@ def test_what_was_forgotten_is_itself_bounded() -> None:
     for number in range(facts.MAX_FORGOTTEN + 10):
         facts._forget(current, "order", f"o-{number}")
     assert len(current.forgotten) == facts.MAX_FORGOTTEN * 8
-    assert not facts._forgotten(current, "order", "o-9")
-    assert facts._forgotten(current, "order", "o-10")
+    assert not facts.is_forgotten(current, "order", "o-9")
+    assert facts.is_forgotten(current, "order", "o-10")
 
 
 def test_a_hash_found_across_the_border_of_two_hashes_is_not_a_memory() -> None:
     wanted = facts.ids.event_hash("order:o-1")
     current = Row("u-1", forgotten=b"xxxx" + wanted + b"yyyy")
-    assert not facts._forgotten(current, "order", "o-1")
+    assert not facts.is_forgotten(current, "order", "o-1")
     current = Row("u-1", forgotten=current.forgotten + wanted)
-    assert facts._forgotten(current, "order", "o-1")
+    assert facts.is_forgotten(current, "order", "o-1")
 
 
 # -- profile, visits, cases

@@ -79,7 +79,8 @@ def test_an_import_in_the_wrong_direction_breaks_the_build(path: str, line: str,
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").touch()
     (tmp_path / "pyproject.toml").write_text((ROOT / "pyproject.toml").read_text())
-    (tmp_path / "app" / "processor.py").touch()
+    for module in ("processor.py", "accounts.py"):
+        (tmp_path / "app" / module).touch()
     command = [
         sys.executable, "-c", "from importlinter.cli import lint_imports_command as c; c()", "--no-cache", "--no-logo",
     ]  # fmt: skip

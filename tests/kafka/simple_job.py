@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from app.processor import Batch, Output, Record
+from app.processor import TRANSFERS, Batch, Output, Record
 
 BUFFER = 20_000
 EVERY = 10
@@ -33,7 +33,7 @@ class SimpleJob:
         self._wall, self._buffer = wall, buffer
         self._cold: dict[bytes, bytes] = {}
         self._rows: dict[bytes, list[Any]] = {}
-        self._pending: dict[str, deque[Record]] = {name: deque() for name in inputs}
+        self._pending: dict[str, deque[Record]] = {name: deque() for name in (*inputs, TRANSFERS)}
 
     @property
     def rows_held(self) -> int:

@@ -377,7 +377,7 @@ def test_faust_finds_the_app_and_serves_none_of_its_own_pages(tmp_path: Path) ->
 
     app = build_app(load_settings({"LIFECYCLE_DATA_DIR": str(tmp_path)}))
     assert sorted(agent.fun.__name__ for agent in app.agents.values()) == sorted(
-        ["orders", "logins", "browse", "coupons", "profiles", "feedback"]
+        ["orders", "logins", "browse", "coupons", "profiles", "feedback", "transfers"]
     )
     assert list(app.boot_strategy.web_server()) == []
     assert list(app.boot_strategy.kafka_producer()) == []

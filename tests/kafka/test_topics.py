@@ -109,6 +109,7 @@ async def test_inputs_with_another_partition_count_are_refused_and_nothing_is_ma
     settings = await make_settings(create=False, partitions=4)
     orders = topics.physical(settings, "orders")
     await make(settings, NewTopic(orders, 6, 1))
+    await until_known(settings, orders, 6)
     told = (
         f"The input {orders} has 6 partitions, but LIFECYCLE_PARTITIONS is 4: set LIFECYCLE_PARTITIONS=6. If the "
         "number was changed after users were seen, their state is in other partitions now: go back to 4 partitions, or "

@@ -71,10 +71,12 @@ class _Author:
         self.events: list[Event] = []
         self.edges: list[int] = []
         self.coupons = 0
+        self.users: list[str] = []
 
     def write(self) -> Story:
         for number in range(self.dice.randint(1, 3)):
-            self._user(f"u-{self.dice.randint(1, 99)}-{number}")
+            self.users.append(f"u-{self.dice.randint(1, 99)}-{number}")
+            self._user(self.users[-1])
         self.events.sort(key=lambda e: (e["at"], e["event_id"]))
         arriving = sorted(((self._arrival(e["at"]), e["event_id"], e) for e in self.events), key=lambda a: a[:2])
         ops = self._ops_by_events(arriving) if self.clock == "events" else self._ops_by_wall(arriving)
@@ -166,10 +168,15 @@ class _Author:
                 ("Unsubscribed", {"channel": channel}),
                 ("ProfileUpdated", {"birthday": "--03-01"}),
                 ("UserErased" if self._often(0.2) else "UserLoggedIn", {}),
-                ("UserMerged", {"into": "u-of-another"}) if self._often(0.2) else ("UserCheckedIn", {}),
+                ("UserMerged", {"into": self._another()}) if self._often(0.2) else ("UserCheckedIn", {}),
             )
         )
         self._tell(kind, user, self._time(START), **fields)
+
+    def _another(self) -> str:
+        """Whom an account is merged into; no throw of the dice, so that the rest of a seed's story stays as it was."""
+        others = [*self.users[:-1], "u-of-another"]
+        return others[len(self.events) % len(others)]
 
     def _baseline(self, first: int) -> dict[str, Any]:
         if self._often(0.2):

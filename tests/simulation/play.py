@@ -9,8 +9,9 @@ from functools import lru_cache
 from typing import Any
 
 from app.backtest.driver import Driver
+from app.core.purchases import last_order_at, paid_orders
 from app.core.rules import Catalogue
-from app.processor import META_KEY
+from app.processor import META_KEY, TRANSFERS, Output, partition_of
 from app.rulebook import load
 from schemas.events import INPUT_TOPICS
 from schemas.instant import format_instant, parse_instant
@@ -191,15 +192,24 @@ class Game:
     def _undisturbed(self) -> list[str]:
         """CLOCK=events: the same logs, read at once by a worker to whom nothing happens, give the same bytes."""
         calm = Driver(self.rules, lateness=self.story.lateness, at=START, partitions=self.story.partitions)
-        calm.broker._logs, calm.broker._ends = self.driver.broker._logs, self.driver.broker._ends
+        for place, log in self.driver.broker._logs.items():
+            if place[0] != TRANSFERS:  # what shards tell each other is work of this run
+                calm.broker._logs[place], calm.broker._ends[place] = log, self.driver.broker._ends[place]
         calm.run()
+        mixed = self._merged_across_shards()
+        people = [sorted(known_of(driver, user) for user in mixed) for driver in (self.driver, calm)]
+        # An erasure of which another shard tells may be heard of before or after a new life has begun; and which
+        # account of a circle stays depends on what each has heard of the others.
+        erased = any(e is not None and e["type"] == "UserErased" and e["user_id"] in mixed for _, _, e in self.sent)
         problems = []
+        if people[0] != people[1] and not erased:
+            problems.append(f"merged accounts: {people[0]}, and in the undisturbed run {people[1]}")
         for partition in range(self.story.partitions):
-            ours, theirs = ([o for p, o in d.broker.outputs if p == partition] for d in (self.driver, calm))
+            ours, theirs = (_certain_outputs(driver, partition, mixed) for driver in (self.driver, calm))
             if ours != theirs:
                 same = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), len(theirs))
                 problems.append(f"shard {partition}: from output {same} on it differs from the undisturbed run's")
-            rows = [{k: v for k, v in d.broker.rows[partition].items() if k != META_KEY} for d in (self.driver, calm)]
+            rows = [_certain_rows(driver, partition, mixed) for driver in (self.driver, calm)]
             if rows[0] != rows[1]:
                 names = [k.decode() for k in rows[0].keys() | rows[1].keys() if rows[0].get(k) != rows[1].get(k)]
                 problems.append(
@@ -207,10 +217,23 @@ class Game:
                 )
         return problems
 
+    def _merged_across_shards(self) -> set[str]:
+        """Users of whom another shard tells: when that is heard of is not for the events to say. What is known of them
+        in the end must be the same, their messages and their bytes need not be."""
+        merges = {(e["user_id"], e["into"]) for _, _, e in self.sent if e is not None and e["type"] == "UserMerged"}
+        mixed = {user for pair in merges if len({self._shard_of(user) for user in pair}) == 2 for user in pair}
+        while more := {into for old, into in merges if old in mixed} - mixed:
+            mixed |= more
+        return mixed
+
+    def _shard_of(self, user: str) -> int:
+        return partition_of(user.encode(), self.story.partitions, "murmur2")
+
     def _own_laws(self) -> list[str]:
         """What holds whatever the rules say."""
         problems = []
-        letters = len(self.driver.dead_letters)
+        # What an account is part of cannot be changed, and no account is part of itself: such merges are refused.
+        letters = sum(letter.field != "into" for letter in self.driver.dead_letters)
         if letters != self.garbage:
             problems.append(f"{self.garbage} messages could not be used, and {letters} are in dead letters")
         ids = [trigger.trigger_id for trigger in self.driver.triggers]
@@ -226,6 +249,28 @@ class Game:
         if len(set(sequences)) < len(sequences):
             problems.append("two decision records have one id")
         return problems
+
+
+def _certain_outputs(driver: Driver, partition: int, mixed: set[str]) -> list[Output]:
+    keys = {user.encode() for user in mixed}
+    return [o for p, o in driver.broker.outputs if p == partition and o.key not in keys]
+
+
+def _certain_rows(driver: Driver, partition: int, mixed: set[str]) -> dict[bytes, bytes]:
+    keys = {user.encode() for user in mixed}
+    rows = {k: v for k, v in driver.broker.rows[partition].items() if k != META_KEY and k not in keys}
+    return {k: v for k, v in rows.items() if not mixed or not k.startswith(b"\x00")}
+
+
+def known_of(driver: Driver, user: str) -> str:
+    """What counts of a user, whoever told of it first."""
+    row = driver.row(user)
+    if row is None:
+        return ""
+    orders = {n: (o.placed_at, o.paid_at, o.cancelled_at, o.refunded_minor, o.lines) for n, o in row.orders.items()}
+    coupons = {n: (c.issued_at, c.redeemed, c.revoked, c.returned_at) for n, c in row.coupons.items()}
+    counts = (paid_orders(row), last_order_at(row), row.registered_at, row.baseline)
+    return f"{counts} {sorted(orders.items())} {sorted(coupons.items())}"
 
 
 def outcome(driver: Driver) -> Result:

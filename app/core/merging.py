@@ -1,0 +1,224 @@
+"""Two accounts become one: what the row of the other knows is added to this one's, as if it had always been its own.
+
+Nothing here knows a rule. The newer word wins where there are two; a no to being contacted is never overruled by an
+older yes; what counts (orders, spend, contacts, entries) is added up, and all bounds of the row hold afterwards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec.structs import fields, replace
+
+from app.core import baselines, facts, ids
+from app.core.row import (
+    MAX_CARTS,
+    MAX_CASES,
+    MAX_COUPONS,
+    MAX_ENTRIES,
+    MAX_MINOR,
+    MAX_ORDERS,
+    MAX_REFUNDS,
+    MAX_SENT,
+    MAX_VIEWS,
+    Baseline,
+    Cart,
+    Consent,
+    Coupon,
+    Order,
+    Row,
+    Sent,
+    View,
+    ledgers_together,
+)
+from app.core.visits import SENT_DAYS
+from schemas.instant import DAY
+
+V = TypeVar("V")
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+def absorbed(row: Row, other: Row, accounts: tuple[str, ...]) -> Row:
+    """The row with another account's history, which came through these accounts. Its runs stay behind."""
+    new = replace(
+        baselines.joined(row, _accounts(other, accounts)),
+        ledger=ledgers_together(row.ledger, other.ledger),
+        registered_at=_earliest(row.registered_at, other.registered_at),
+        last_login_at=_latest(row.last_login_at, other.last_login_at),
+        last_seen_at=_latest(row.last_seen_at, other.last_seen_at),
+        old_orders=row.old_orders + other.old_orders,
+        old_last_order_at=_latest(row.old_last_order_at, other.old_last_order_at),
+        old_spend_minor=_sums(row.old_spend_minor, other.old_spend_minor),
+        forgotten=_forgotten(row.forgotten, other.forgotten),
+        marks=_newest(row.marks, other.marks, lambda mark: (mark.at, mark.event_id)),
+        entries=_entries(row.entries, other.entries),
+        consents=_consents(row.consents, other.consents),
+        sent=_sent(row, other),
+        last_fired=_newest(row.last_fired, other.last_fired, lambda fired: (fired[1], fired[0])),
+        views=_views(row, other),
+        carts=_carts(row, other),
+    )
+    if other.zone is not None and (row.zone is None or other.zone_at > row.zone_at):
+        new = replace(new, zone=other.zone, zone_at=other.zone_at)
+    if other.locale is not None and (row.locale is None or other.locale_at > row.locale_at):
+        new = replace(new, locale=other.locale, locale_at=other.locale_at)
+    if other.birthday is not None and (row.birthday is None or other.birthday_at > row.birthday_at):
+        new = replace(new, birthday=other.birthday, birthday_at=other.birthday_at)
+    return _with_coupons(_with_orders(new, row, other), row, other)
+
+
+def summary(other: Row) -> Row:
+    """The row without detail, for an account that would have too much with it: orders count, coupons are known."""
+    new = replace(other, orders=dict(other.orders), coupons=dict(other.coupons), views={}, carts={})
+    while new.orders:
+        facts.summarise(new, facts.oldest_of(list(new.orders.values())))
+    while new.coupons:
+        facts.let_coupon_go(new)
+    return new
+
+
+def _accounts(other: Row, accounts: tuple[str, ...]) -> dict[str, Baseline | None]:
+    """Those that become part, each with what was before our first event of it: of the other alone, of none twice."""
+    alone = other.alone if other.merged else other.baseline
+    return {**other.merged, **dict.fromkeys(accounts[1:]), accounts[0]: alone}
+
+
+def _earliest(*instants: int | None) -> int | None:
+    return min((at for at in instants if at is not None), default=None)
+
+
+def _latest(*instants: int | None) -> int | None:
+    return max((at for at in instants if at is not None), default=None)
+
+
+def _sums(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    return {name: min(one.get(name, 0) + other.get(name, 0), MAX_MINOR) for name in {**one, **other}}
+
+
+def _newest(one: dict[str, V], other: dict[str, V], age: Callable[[V], Any]) -> dict[str, V]:
+    """Both; of two with one name the newer, this account's own when they are of the same age."""
+    return {**one, **{name: new for name, new in other.items() if name not in one or age(new) > age(one[name])}}
+
+
+def _forgotten(one: bytes, other: bytes) -> bytes:
+    size = ids.EVENT_HASH_BYTES
+    hashes = [ledger[start : start + size] for ledger in (one, other) for start in range(0, len(ledger), size)]
+    return b"".join(list(dict.fromkeys(hashes))[-facts.MAX_FORGOTTEN :])
+
+
+def _entries(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
+    """By rule and by key: whoever entered once, with either account, has entered."""
+    entries = _newest(one, other, lambda at: at)
+    keys = sorted((at, name) for name, at in entries.items() if "\x1f" in name)
+    surplus = {name for _, name in keys[:-MAX_ENTRIES]}
+    return {name: at for name, at in entries.items() if name not in surplus}
+
+
+def _consents(one: dict[str, Consent], other: dict[str, Consent]) -> dict[str, Consent]:
+    said = {**one, **{key: _one_word(one.get(key, word), word) for key, word in other.items()}}
+
+    def overruled(key: str) -> bool:
+        """A yes for a category, older than a no for the whole channel."""
+        channel = key.partition("/")[0]
+        noes = [word for word in (said.get(channel), said.get(f"{channel}/")) if word is not None and not word.granted]
+        return said[key].granted and any(said[key].at <= no.at for no in noes)
+
+    return {key: word for key, word in said.items() if not overruled(key)}
+
+
+def _one_word(mine: Consent, theirs: Consent) -> Consent:
+    """The newer one; of two at the same instant the no."""
+    newer = max(mine, theirs, key=lambda word: (word.at, not word.granted))
+    return replace(newer, refused_at=max(mine.refused_at, theirs.refused_at))
+
+
+def _sent(row: Row, other: Row) -> tuple[Sent, ...]:
+    """Contacts with either account count for the caps."""
+    both = sorted((*row.sent, *other.sent), key=lambda contact: (contact.at, contact.trigger_id))
+    return tuple(contact for contact in both[-MAX_SENT:] if contact.at > both[-1].at - SENT_DAYS * DAY)
+
+
+def _views(row: Row, other: Row) -> dict[str, View]:
+    views = dict(row.views)
+    for view in other.views.values():
+        mine = views.get(view.product_id, replace(view, visits=0))
+        views[view.product_id] = replace(
+            _filled(mine, view),
+            last_at=max(mine.last_at, view.last_at),
+            visits=mine.visits + view.visits,
+            dwell=max(mine.dwell, view.dwell),
+        )
+    newest = sorted(views.values(), key=lambda view: (view.last_at, view.product_id))[-MAX_VIEWS:]
+    return {view.product_id: view for view in newest}
+
+
+def _carts(row: Row, other: Row) -> dict[str, Cart]:
+    carts = _newest(row.carts, other.carts, lambda cart: cart.at)
+    return {cart.key: cart for cart in sorted(carts.values(), key=lambda cart: (cart.at, cart.key))[-MAX_CARTS:]}
+
+
+def _filled(value: S, more: S) -> S:
+    """The value, with what the other says where it says nothing itself."""
+    return replace(
+        value, **{f.name: getattr(more, f.name) for f in fields(value) if getattr(value, f.name) == f.default}
+    )
+
+
+def _with_orders(new: Row, row: Row, other: Row) -> Row:
+    """The newest orders of both; the sums of the others. What either has summarised already counts once."""
+    orders = {name: order for name, order in row.orders.items() if not facts.is_forgotten(other, "order", name)}
+    for name, order in other.orders.items():
+        if not facts.is_forgotten(row, "order", name):
+            orders[name] = _one_order(orders[name], order) if name in orders else order
+    new = replace(new, orders=orders)
+    facts.let_lines_go(orders)
+    while len(orders) > MAX_ORDERS:
+        facts.summarise(new, facts.oldest_of(list(orders.values())))
+    return new
+
+
+def _one_order(mine: Order, theirs: Order) -> Order:
+    """An order of which both accounts were told: the paid one is the better word, and refunds of either count."""
+    base = max(mine, theirs, key=lambda order: (order.paid_at or 0, order.placed_at or 0))
+    more = theirs if base is mine else mine
+    words = {
+        word[0]: word for word in sorted((*base.case_words, *more.case_words), key=lambda word: (word[1], not word[2]))
+    }
+    closed = {name for name, _, opens in words.values() if not opens}
+    order = replace(
+        _filled(base, more),
+        refunds=tuple(dict.fromkeys((*base.refunds, *more.refunds)))[-MAX_REFUNDS:],
+        refunded_minor=min(base.refunded_minor + more.refunded_minor, MAX_MINOR),
+        cases=tuple(name for name in dict.fromkeys((*base.cases, *more.cases)) if name not in closed)[-MAX_CASES:],
+        case_words=tuple(words.values())[-MAX_CASES:],
+        cancelled_at=_latest(base.cancelled_at, more.cancelled_at),
+    )
+    return facts.with_returns(order)
+
+
+def _with_coupons(new: Row, row: Row, other: Row) -> Row:
+    coupons = {name: coupon for name, coupon in row.coupons.items() if not facts.is_forgotten(other, "coupon", name)}
+    for name, coupon in other.coupons.items():
+        if not facts.is_forgotten(row, "coupon", name):
+            coupons[name] = _one_coupon(coupons[name], coupon) if name in coupons else coupon
+    new = replace(new, coupons=coupons)
+    while len(coupons) > MAX_COUPONS:
+        facts.let_coupon_go(new)
+    return new
+
+
+def _one_coupon(mine: Coupon, theirs: Coupon) -> Coupon:
+    """A coupon that was issued to one account and used with the other: the latest word on its use counts."""
+    base = max(mine, theirs, key=lambda coupon: coupon.issued_at or 0)
+    more = theirs if base is mine else mine
+    returned = _latest(base.returned_at, more.returned_at)
+    uses = [c.redeemed for c in (base, more) if c.redeemed is not None and c.redeemed.at > (returned or 0)]
+    coupon = replace(
+        _filled(base, more),
+        returned_at=returned,
+        redeemed=max(uses, key=lambda mark: mark.at, default=None),
+    )
+    freed = coupon.locked_at is not None and returned is not None and coupon.locked_at <= returned
+    return replace(coupon, locked_at=None, locked_by=None) if freed else coupon

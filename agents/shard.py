@@ -99,6 +99,7 @@ class Shard:
         self._looked_at = 0.0
         self._idle = False
         self._doubt = ""
+        self._alarmed = False
         self._task: asyncio.Task[None] | None = None
 
     # ---------------------------------------------------------------- what the supervisor, agents and the watch do
@@ -359,8 +360,23 @@ class Shard:
             kinds[kind] += times
         self._metrics.count(Counter(batch.counts))
         self._metrics.consecutive_rejects.labels(str(self.number)).set(batch.consecutive_rejects)
+        self._watch_rejects(batch.consecutive_rejects)
         self._metrics.batch_events.observe(sum(kinds[kind] for kind in _HANDLED))
         self._metrics.batch_seconds.observe(seconds)
+
+    def _watch_rejects(self, in_a_row: int) -> None:
+        """The alarm, once for each run of rejects."""
+        if in_a_row < self._wiring.reject_ceiling:
+            self._alarmed = False
+        elif not self._alarmed:
+            self._alarmed = True
+            log.error(
+                "In shard %d %d messages in a row could not be used: an upstream service has most likely broken the "
+                "contract. `lifecycle dead-letters list` says why.",
+                self.number,
+                in_a_row,
+                extra={"shard": self.number, "count": in_a_row, "limit": self._wiring.reject_ceiling},
+            )
 
     # --------------------------------------------------------------------------------------------- when it goes wrong
 

@@ -33,6 +33,8 @@ class Wiring:
     wall: bool
     """True under CLOCK=wall: the shards are told the time and the ends of their inputs."""
     batch_max: int
+    reject_ceiling: int
+    """So many messages rejected in a row raise the alarm."""
     make: ProcessorFactory
     session_timeout: float
     instance_id: str | None = None

@@ -95,6 +95,7 @@ def build_wiring(settings: Settings, make: ProcessorFactory, **options: Any) -> 
         shards=settings.partitions,
         wall=settings.clock == "wall",
         batch_max=settings.batch_max,
+        reject_ceiling=settings.reject_ceiling,
         make=make,
         session_timeout=session,
         instance_id=settings.instance_id,

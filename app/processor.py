@@ -738,7 +738,8 @@ class Processor:
         if self.plan.stop_at_ceiling and self.consecutive_rejects >= self.plan.reject_ceiling:
             raise RejectCeiling(
                 f"{self.consecutive_rejects} messages in a row could not be used; the last one, at {topic}"
-                f"[{partition}] offset {record.offset}: {rejected.reason} Mend the sender, then start again."
+                f"[{partition}] offset {record.offset}: {rejected.reason} Mend the sender. To go on "
+                "past those that are there, start with LIFECYCLE_ON_REJECT_CEILING=alarm."
             )
 
     def _rejected_at(self, record: Record) -> int:

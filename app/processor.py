@@ -851,10 +851,7 @@ class Processor:
             return
         key = user.encode()
         for item in self._trace:
-            if isinstance(item, SlotTaken):
-                self._meta.slots[item.rule] = item.free_from
-                self._budgets[item.rule] = self._budgets[item.rule]._replace(free_from=item.free_from)
-            elif isinstance(item, tuple):
+            if type(item) is tuple:
                 self._counts[item] += 1
             elif isinstance(item, Trigger):
                 value, headers = codec.encode_trigger(item, self._source)
@@ -868,6 +865,9 @@ class Processor:
             elif isinstance(item, Retraction):
                 value, headers = codec.encode_retraction(item, self._source)
                 self._outputs.append(Output(f"triggers.{item.family}", key, value, headers))
+            elif isinstance(item, SlotTaken):
+                self._meta.slots[item.rule] = item.free_from
+                self._budgets[item.rule] = self._budgets[item.rule]._replace(free_from=item.free_from)
         self._trace.clear()
 
     def _batch(self) -> Batch:

@@ -157,11 +157,11 @@ def summarise(new: Row, oldest: Order) -> None:
 def let_lines_go(orders: dict[str, Order]) -> None:
     """Takes the lines off the oldest orders, until those that keep theirs are few enough."""
     detailed = [order for order in orders.values() if order.lines]
-    while len(detailed) > MAX_ORDERS_WITH_LINES or (
-        len(detailed) > 1 and sum(len(order.lines) for order in detailed) > MAX_LINES
-    ):
+    lines = sum([len(order.lines) for order in detailed])
+    while len(detailed) > MAX_ORDERS_WITH_LINES or (len(detailed) > 1 and lines > MAX_LINES):
         oldest = oldest_of(detailed)
         detailed.remove(oldest)
+        lines -= len(oldest.lines)
         orders[oldest.order_id] = replace(oldest, lines=(), coupons_used=(), coupons_issued=())
 
 

@@ -20,20 +20,36 @@ def event_hash(event_id: str) -> bytes:
 
 def _digest(kind: str, *parts: str | int) -> str:
     # Length prefixes keep ("a", "bc") and ("ab", "c") apart.
-    text = "".join([f"{len(p)}:{p}" for p in map(str, parts)])
+    return _hashed(kind, "".join([_prefixed(part) for part in map(str, parts)]))
+
+
+def _prefixed(part: str) -> str:
+    return f"{len(part)}:{part}"
+
+
+def _hashed(kind: str, text: str) -> str:
     return blake2b(f"{kind}|{text}".encode(), digest_size=16).hexdigest()
+
+
+@lru_cache(maxsize=4096)
+def _entry(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int) -> str:
+    """What the ids of an entry have in common."""
+    return (
+        f"{len(rule)}:{rule}{len(user_id)}:{user_id}{len(kind)}:{kind}{len(key)}:{key}"
+        f"{len(event_id)}:{event_id}{_prefixed(str(ordinal))}"
+    )
 
 
 @lru_cache(maxsize=4096)
 def run_id(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int) -> str:
     """One entry of a user into a rule: the same for all its steps."""
-    return _digest("run", rule, user_id, kind, key, event_id, ordinal)
+    return _hashed("run", _entry(rule, user_id, kind, key, event_id, ordinal))
 
 
 @lru_cache(maxsize=4096)
 def trigger_id(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int, step: int) -> str:
     """contract.md: a function of (rule, user, entry kind and key, entry event_id, restart ordinal, step)."""
-    return _digest("trigger", rule, user_id, kind, key, event_id, ordinal, step)
+    return _hashed("trigger", _entry(rule, user_id, kind, key, event_id, ordinal) + _prefixed(str(step)))
 
 
 def retraction_id(trigger: str) -> str:

@@ -1,7 +1,6 @@
 """A user's purchases, as far as the row keeps them: which orders count, and the rhythm they make.
 
-Rules ask for the same few numbers again and again while a row stays as it is, so the latest answer is kept. A row's
-collections are never edited in place: the same dictionary of orders always means the same purchases.
+What rules ask for while a row stays as it is, is worked out once (`latest`).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from itertools import pairwise
 from operator import attrgetter
 from typing import NamedTuple
 
+from app.core.latest import of_the_latest
 from app.core.row import Order, Row
 from schemas.instant import DAY
 
@@ -32,24 +32,12 @@ class Purchases(NamedTuple):
     """All that were ever paid, whether they still count or not, the earliest first."""
 
 
-class _Latest:
-    __slots__ = ("found", "orders")
-
-    def __init__(self) -> None:
-        self.orders: dict[str, Order] | None = None
-        self.found = Purchases((), 0, [])
-
-
-_latest = _Latest()
-
-
 def purchases(row: Row) -> Purchases:
     """The purchases of a row."""
-    if _latest.orders is not row.orders:
-        _latest.found, _latest.orders = _purchases(row.orders), row.orders
-    return _latest.found
+    return _purchases(row.orders)
 
 
+@of_the_latest
 def _purchases(orders: dict[str, Order]) -> Purchases:
     paid = [order for order in orders.values() if order.paid_at is not None]
     paid.sort(key=_paid_at)

@@ -63,8 +63,7 @@ def _papers(scope: Scope, zone: ZoneInfo, facts: dict[str, object]) -> _Papers:
 
 def _papers_of(candidate: Candidate) -> _Papers:
     scope, zone = candidate.scope, candidate.zone
-    facts = {name.rpartition(".")[2]: words.fact(name, scope, zone) for name in candidate.rule.facts}
-    return _papers(scope, zone, facts)
+    return _papers(scope, zone, words.facts(candidate.rule.facts, scope, zone))
 
 
 def candidate_of(row: Row, rule: Rule, run: Run, moment: Moment) -> Candidate:
@@ -72,7 +71,9 @@ def candidate_of(row: Row, rule: Rule, run: Run, moment: Moment) -> Candidate:
     policy = moment.catalogue.policy
     scope = Scope(row, run, policy, moment.now)
     control = holdout.is_control(rule, row.user_id, policy)
-    return Candidate(rule, scope, calendar.zone_of(row, policy.zone), rule.send.channels, control)
+    step, zone = rule.steps[run.step], calendar.zone_of(row, policy.zone)
+    marketing = (step.kind or rule.send.kind) == "marketing"
+    return Candidate(rule, step, scope, zone, rule.send.channels, marketing, control)
 
 
 def ask(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candidate | None]:
@@ -167,7 +168,7 @@ def _decide(scope: Scope, papers: _Papers, outcome: str, gate: str | None, reaso
 def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> tuple[Row, Run]:
     """A candidate that all gates let through is charged, and fired, or held out with a record of what it would have
     been. `coupons` are those of the candidates it won against."""
-    rule, scope, zone, channels, control = candidate
+    rule, scope, channels, control = candidate.rule, candidate.scope, candidate.channels, candidate.control
     row, run, now = scope.row, scope.run, scope.now
     papers = _papers_of(candidate)
     channel = channels[0] if channels else None
@@ -185,7 +186,7 @@ def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> 
     if offer is not None and rule.send.discount_every:
         last_fired["discount"] = (papers.run_id, now)
     expires_at = _expires_at(candidate)
-    trigger = _trigger(candidate, papers, offer, coupons, format_instant(expires_at, zone))
+    trigger = _trigger(candidate, papers, offer, coupons, format_instant(expires_at, candidate.zone))
     moment.trace.append(trigger)
     moment.tally("triggers", rule.name)
     _decide(scope, papers, "fired", None, trigger.reason, moment)
@@ -216,7 +217,7 @@ def _offer(candidate: Candidate, coupons: tuple[str, ...], run_id: str) -> tuple
 
 def _expires_at(candidate: Candidate) -> int:
     """The end of the send window: clipped to the night, and to the life of what it is about."""
-    rule, scope, zone = candidate[:3]
+    rule, scope, zone = candidate.rule, candidate.scope, candidate.zone
     now, policy = scope.now, scope.policy
     expires_at = now + rule.send.expires_after
     if rule.send.action == "contact" and not policy.quiet_exempt.issuperset(candidate.channels):
@@ -231,7 +232,7 @@ def _expires_at(candidate: Candidate) -> int:
 def _trigger(
     candidate: Candidate, papers: _Papers, offer: Offer | None, coupons: tuple[str, ...], expires_at: str
 ) -> Trigger:
-    rule, scope, zone, channels, _ = candidate
+    rule, scope, channels = candidate.rule, candidate.scope, candidate.channels
     row, run = scope.row, scope.run
     send = rule.send
     return Trigger(
@@ -247,7 +248,7 @@ def _trigger(
         arm="treated",
         entry=papers.entry,
         run_id=papers.run_id,
-        reason=words.fill(rule.reason, scope, zone),
+        reason=words.fill(rule.reason, scope, candidate.zone),
         facts=papers.facts,
         evidence=papers.evidence,
         channel=channels[0] if channels else None,

@@ -6,7 +6,8 @@ entry that arrives after its end is born ended, and an end taken back revives th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from operator import itemgetter
 from typing import Any
 
 from msgspec.structs import replace
@@ -26,6 +27,7 @@ from schemas.events import Event, UserMerged
 MAX_ENDS = 2
 #: A refund this long after an order no longer revives what the order had ended, microseconds (90 days).
 REVERSAL_WINDOW = 90 * 86_400_000_000
+_RULE_KEY_STEP = itemgetter(0, 1, 2)
 _OF_A_THING = frozenset({"coupon", "pack", "order"})
 
 
@@ -272,24 +274,24 @@ def _put(row: Row, name: str, runs: Iterable[Run], moment: Moment) -> Row:
 
 def worth_keeping(run: Run, moment: Moment) -> bool:
     """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
-    if run.timer_at < NEVER and not run.ends:
+    ends = run.ends
+    if run.timer_at < NEVER and not ends:
         return True
+    for fired in run.fired:
+        if fired.expires_at > moment.now:
+            return True
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    begun = run.step < len(rule.steps)
-    if begun and not run.ends:
-        return True
-    if run.fired and any(fired.expires_at > moment.now for fired in run.fired):
-        return True
-    if not begun:
+    steps_left = len(rule.steps) - run.step
+    if steps_left <= 0 or not ends:
+        return steps_left > 0
+    if ends[-1].at < moment.floor - REVERSAL_WINDOW or (len(ends) > MAX_ENDS and _ended_often(run)):
         return False
-    if run.ends[-1].at < moment.floor - REVERSAL_WINDOW or _ended_often(run):
-        return False
-    return run.held or run.due_at >= moment.floor or run.step + 1 < len(rule.steps)
+    return run.held or run.due_at >= moment.floor or steps_left > 1
 
 
 def _ended_often(run: Run) -> bool:
-    return len(run.ends) > MAX_ENDS and len({mark.order_id or mark.event_id for mark in run.ends}) > MAX_ENDS
+    return len({mark.order_id or mark.event_id for mark in run.ends}) > MAX_ENDS
 
 
 # -- waiting ---------------------------------------------------------------------------------------------------------
@@ -604,19 +606,22 @@ def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
 
 def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires what is due at this instant, in the order (rule, key, step)."""
-    waiting = [
-        (run.rule, run.key, run.step, name, run)
-        for name, runs in row.runs.items()
-        for run in runs
-        if run.timer_at <= due_at and not run.ends
-    ]
-    waiting.sort(key=lambda item: item[:3])
+    waiting: list[tuple[str, str, int, str, Run]] = []
+    at_rest: set[str] = set()
+    for name, runs in row.runs.items():
+        for run in runs:
+            if run.ends or run.held or run.timer_at == NEVER:
+                at_rest.add(name)
+            if run.timer_at <= due_at and not run.ends:
+                waiting.append((run.rule, run.key, run.step, name, run))
+                at_rest.add(name)  # as it will be
+    waiting.sort(key=_RULE_KEY_STEP)
     contenders: list[Candidate] = []
     for _, _, _, name, run in waiting:
         row, contender = fire(row, name, run, moment)
         if contender is not None:
             contenders.append(contender)
-    return swept(_settle(row, contenders, moment), moment)
+    return _swept(_settle(row, contenders, moment), at_rest, moment)
 
 
 def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
@@ -628,7 +633,7 @@ def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
         return _settle(*_not_yet(row, winner, losers, full, moment), moment)
     coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
     before = winner.scope.run
-    row, after = release.conclude(winner._replace(scope=replace(winner.scope, row=row)), coupons, moment)
+    row, after = release.conclude(replace(winner, scope=replace(winner.scope, row=row)), coupons, moment)
     row = _concluded(row, winner.rule, before, after, moment)
     for loser in losers:
         before = loser.scope.run
@@ -685,14 +690,20 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
 def swept(row: Row, moment: Moment) -> Row:
     """The row without runs that nothing will come of any more (a trigger out until now could have been retracted). Of
     too many that are kept for their reversal or retraction alone, those entered first are let go."""
-    at_rest = {name for name, runs in row.runs.items() for run in runs if run.timer_at == NEVER or run.ends or run.held}
-    if not at_rest:
-        return row
+    return _swept(row, row.runs.keys(), moment)
+
+
+def _swept(row: Row, names: Set[str], moment: Moment) -> Row:
+    """Looks at the runs of these keys only: all others wait for their timers."""
     things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
-    gone = {name: left for name in at_rest if len(left := _left(row.runs[name], things, moment)) != len(row.runs[name])}
+    gone = {}
+    for name in names:
+        runs = row.runs.get(name, ())
+        if len(left := _left(runs, things, moment)) != len(runs):
+            gone[name] = left
     kept = {name: left for name, runs in row.runs.items() if (left := gone.get(name, runs))} if gone else row.runs
-    if len(at_rest) > MAX_RESTING:
-        resting = [name for name in at_rest & kept.keys() if all(map(_rests, kept[name]))]
+    if len(names) > MAX_RESTING:
+        resting = [name for name in names & kept.keys() if all(map(_rests, kept[name]))]
         resting.sort(key=lambda name: (kept[name][-1].entered_at, name))
         for name in resting[:-MAX_RESTING]:
             kept = {**kept} if kept is row.runs else kept

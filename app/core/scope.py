@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 from msgspec import Struct
 
 from app.core import calendar
+from app.core.latest import of_the_latest
 from app.core.policy import Policy
 from app.core.purchases import is_paid, last_order_at, paid_orders, purchase_before, usual_gap
-from app.core.row import NEVER, Cart, Coupon, Order, Row, Run, View
+from app.core.row import NEVER, Cart, Coupon, Order, OrderLine, Row, Run, View
 from schemas.instant import DAY
 
 Kind = Literal["instant", "duration", "int", "string", "bool", "money"]
@@ -265,12 +266,17 @@ def _companion(scope: Scope) -> str:
 
 def _main_category(scope: Scope) -> str:
     """The category (or product type, of a line without one) of most pieces; of equals, the one named first."""
+    return _most_of(order_of(scope).lines)
+
+
+@of_the_latest
+def _most_of(lines: tuple[OrderLine, ...]) -> str:
     pieces: dict[str, int] = {}
-    for line in order_of(scope).lines:
+    for line in lines:
         if line.kind != "gift":
             name = line.category or line.product_type
             pieces[name] = pieces.get(name, 0) + line.quantity
-    return max(pieces, key=lambda name: pieces[name], default="")
+    return max(pieces, key=pieces.__getitem__, default="")
 
 
 THINGS: dict[str, Variable] = {

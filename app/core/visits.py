@@ -20,6 +20,7 @@ VISIT_GAP = 30 * MINUTE
 #: How long contacts are remembered: the longest window that a cap can have.
 SENT_DAYS = 31
 _at = attrgetter("at")
+_by_age = attrgetter("last_at", "product_id")
 
 
 def _happened(event: ev.Event, key: str | None = None) -> tuple[Happening, ...]:
@@ -49,7 +50,7 @@ def viewed(row: Row, event: ev.ProductViewed) -> Facts:
     )
     views = {**row.views, event.product_id: view}
     if len(views) > MAX_VIEWS:
-        del views[min(views.values(), key=lambda v: (v.last_at, v.product_id)).product_id]
+        del views[min(views.values(), key=_by_age).product_id]
     return Facts(replace(row, views=views), _happened(event, event.product_id))
 
 

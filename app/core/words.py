@@ -63,6 +63,16 @@ def value(name: str, scope: Scope, zone: ZoneInfo) -> str:
     return str(found)
 
 
+def facts(names: tuple[str, ...], scope: Scope, zone: ZoneInfo) -> dict[str, object]:
+    """The variables of these names as they stand in `facts`, by the last part of their names."""
+    return {short: fact(name, scope, zone) for short, name in _short(names)}
+
+
+@lru_cache(maxsize=1024)
+def _short(names: tuple[str, ...]) -> list[tuple[str, str]]:
+    return [(name.rpartition(".")[2], name) for name in names]
+
+
 def fact(name: str, scope: Scope, zone: ZoneInfo) -> object:
     """A variable as it stands in `facts`: instants as RFC 3339, durations as ISO 8601, None for never."""
     variable = VARIABLES[name]

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from zoneinfo import ZoneInfo
 
+from msgspec.structs import replace
+
 from app.core import calendar, words
 from app.core.guardrails.verdict import Candidate, Verdict
 from app.core.ids import run_id
@@ -42,7 +44,7 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     if len(free) == len(candidate.channels):
         return candidate
     if free:
-        return candidate._replace(channels=tuple(free))
+        return replace(candidate, channels=tuple(free))
     if send.on_cap == "defer" and frees_at <= run.due_at + send.expires_after:
         return Verdict("deferred", "cap", full, frees_at)
     return Verdict("dropped", "cap", full)

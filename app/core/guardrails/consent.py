@@ -17,11 +17,11 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     """Takes away the channels that may not be used; drops the candidate when none is left."""
     row, policy = candidate.scope.row, candidate.scope.policy
     family, marketing = candidate.rule.family, candidate.marketing
-    allowed = tuple(c for c in candidate.channels if may(row, c, family, marketing, policy))
+    allowed = tuple([c for c in candidate.channels if may(row, c, family, marketing, policy)])
     if len(allowed) == len(candidate.channels):
         return candidate
     if allowed:
-        return candidate._replace(channels=allowed)
+        return replace(candidate, channels=allowed)
     return Verdict("dropped", "consent", f"The user allows none of the channels {', '.join(candidate.channels)}.")
 
 
@@ -33,7 +33,7 @@ def word(row: Row, channel: str, family: str) -> tuple[str, Consent | None]:
 
 def may(row: Row, channel: str, family: str, marketing: bool, policy: Policy) -> bool:
     """Whether the channel may be used now."""
-    said = word(row, channel, family)[1]
+    said = word(row, channel, family)[1] if row.consents else None
     default = policy.consent.get(channel, "denied")
     if said is None:
         return default == "allowed" or (default == "denied" and not marketing)

@@ -6,31 +6,27 @@ from collections.abc import Callable
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
+from msgspec import Struct
+
 from app.core.rules import Rule, Step
 from app.core.scope import Scope
 
 
-class Candidate(NamedTuple):
+class Candidate(Struct, frozen=True, gc=False):
     """A step that has come due, at the moment of its release."""
 
     rule: Rule
+    step: Step
+    """The step of the rule that has come due."""
     scope: Scope
     zone: ZoneInfo
     """The user's zone now; a user who moved while the step waited is asked about the new one."""
     channels: tuple[str, ...]
     """Those that no gate has taken away yet, the preferred one first."""
+    marketing: bool
+    """Whether the gates of marketing are for it."""
     control: bool
     """Of the control group: it passes the same gates, and then nothing is sent."""
-
-    @property
-    def step(self) -> Step:
-        """The step of the rule that has come due."""
-        return self.rule.steps[self.scope.run.step]
-
-    @property
-    def marketing(self) -> bool:
-        """Whether the gates of marketing are for it."""
-        return (self.step.kind or self.rule.send.kind) == "marketing"
 
 
 class Verdict(NamedTuple):

@@ -510,7 +510,7 @@ def _coupon_changed(row: Row, event: ev.CouponRevoked | ev.CouponLocked | ev.Cou
 
 
 def _registered(row: Row, event: ev.UserRegistered) -> Facts:
-    if row.registered_at is not None and row.registered_at <= event.occurred_at:
+    if row.registered_at is not None and row.registered_at < event.occurred_at:
         return Facts(row)
     return Facts(replace(row, registered_at=event.occurred_at), (happening_of(event),))
 

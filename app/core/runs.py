@@ -207,10 +207,10 @@ def _concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:
     return not end.any_key or mark.at > run.entered_at
 
 
-def _is_after(mark: Mark, run: Run) -> bool:
+def _is_after(mark: Mark, run: Run | Happening) -> bool:
     """Whether an event ends a run that was entered earlier; of two at one instant the event id decides, so that the
     order of arrival does not."""
-    return (mark.at, mark.event_id) > (run.entered_at, run.event_id)
+    return (mark.at, mark.event_id) > (run.at if isinstance(run, Happening) else run.entered_at, run.event_id)
 
 
 # -- ends ------------------------------------------------------------------------------------------------------------
@@ -369,7 +369,7 @@ def _enter(
     row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
 ) -> Row:
     name = run_key(rule.name, key)
-    if rule.key != "pack" and not _may_enter(row, rule, name):
+    if rule.key != "pack" and not _may_enter(row, rule, name) and not _comes_before(row, name, happening):
         return row
     draft = _draft(row, rule, enter, key, data, happening, moment)
     if draft is None:
@@ -455,7 +455,7 @@ def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], momen
     last = row.entries.get(rule.name)
     if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
         return None
-    if draft.ends:
+    if draft.ends and rule.reentry in ("after_exit", "cooldown"):
         return before
     alive = [
         run
@@ -469,6 +469,14 @@ def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], momen
     if any(run.step or run.sequence or not _is_after(_entry_mark(run), draft) for run in alive):
         return None
     return tuple(run for run in before if run not in alive)
+
+
+def _comes_before(row: Row, name: str, happening: Happening) -> bool:
+    """Whether the run that has the key of a rule that enters once was entered later, and has led to nothing yet."""
+    return any(
+        not run.ends and not run.step and not run.sequence and _is_after(_entry_mark(run), happening)
+        for run in row.runs.get(name, ())
+    )
 
 
 def _entry_mark(run: Run) -> Mark:

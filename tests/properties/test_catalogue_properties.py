@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from app.core import calendar
 from app.core.row import NEVER, decode, encode, next_timer
+from app.core.rules import Catalogue
 from app.rulebook import load
 from schemas import events as ev
 from schemas.events import INPUT_TOPICS
@@ -72,10 +73,10 @@ _said = st.one_of(
 
 
 @st.composite
-def lives(draw: st.DrawFn, most: int = 25) -> list[ev.Event]:
+def lives(draw: st.DrawFn, most: int = 25, days: int = 60, least: int = 0) -> list[ev.Event]:
     """What a user does in two months, in the order in which it happens."""
-    moments = st.tuples(st.integers(0, 60), st.integers(0, 23 * 60), _said)
-    count = draw(st.integers(0, most))
+    moments = st.tuples(st.integers(0, days), st.integers(0, 23 * 60), _said)
+    count = draw(st.integers(least, most))
     found = draw(st.lists(moments, min_size=count, max_size=count))
     found.sort(key=lambda item: item[:2])
     return [
@@ -84,8 +85,8 @@ def lives(draw: st.DrawFn, most: int = 25) -> list[ev.Event]:
     ]
 
 
-def lived(life: list[ev.Event]) -> Desk:
-    desk = Desk(CATALOGUE)
+def lived(life: list[ev.Event], catalogue: Catalogue = CATALOGUE) -> Desk:
+    desk = Desk(catalogue)
     for each in life:
         desk.wait(each.occurred_at - 1).say(each)
     return desk.wait(END)
@@ -108,7 +109,7 @@ def test_nobody_hears_more_often_from_all_senders_than_the_shop_allows(life: lis
     ours = [(at, trigger.channel) for at, trigger in contacts(desk)]
     for position, (at, channel) in enumerate(ours):
         before = ours[:position] + [other for other in others if other[0] <= at]
-        zone = ZoneInfo(_zone(life, at))
+        zone = ZoneInfo(zone_at(life, at))
         today = [when for when, _ in before if calendar.local(when, zone).date() == calendar.local(at, zone).date()]
         assert len(today) < 2
         assert len([when for when, _ in before if when > at - 7 * DAY]) < 5
@@ -116,7 +117,7 @@ def test_nobody_hears_more_often_from_all_senders_than_the_shop_allows(life: lis
         assert channel != "sms" or not sms
 
 
-def _zone(life: list[ev.Event], at: int) -> str:
+def zone_at(life: list[ev.Event], at: int) -> str:
     said = [each.time_zone for each in life if isinstance(each, ev.ProfileUpdated) and each.occurred_at <= at]
     return said[-1] if said else "Asia/Shanghai"
 

@@ -20,7 +20,8 @@ from app import clock
 from app.logs import describe
 from app.metrics import Metrics
 from app.processor import Record
-from app.publications.record import Loaded, Loader, NoPublication, decode
+from app.publications.record import Loaded, Loader, NoPublication, Publication, decode, number_of
+from schemas.instant import LATEST
 
 log = logging.getLogger(__name__)
 
@@ -123,28 +124,26 @@ class Catalogues:
             consumer.require_alive()
 
     def _add(self, record: Record) -> None:
+        number = number_of(record.key)
+        if number is None:
+            return  # something else's
+        known = self._loaded.get(number)
+        if known is not None and known.catalogue is None and record.value is None:
+            del self._loaded[number]  # a person has taken out what nobody could read
+        if known is not None or record.value is None:
+            return
         try:
-            publication = decode(record.value)
+            loaded = self._loader.add(decode(record.value))
         except NoPublication as problem:
-            self._metrics.publications_refused.inc()
-            log.error(
-                "The record at %s[0] offset %d is no publication of rules (%s); it is passed over.",
-                self._tp.topic,
-                record.offset,
-                problem,
-                extra={"topic": self._tp.topic, "offset": record.offset},
-            )
-            return
-        if publication.number in self._loaded:
-            return
-        loaded = self._loaded[publication.number] = self._loader.add(publication)
+            loaded = Loaded(Publication(number, LATEST, {}, {}, LATEST), None, str(problem))
+        self._loaded[number] = loaded
         if loaded.catalogue is None:
             self._metrics.publications_refused.inc()
             log.error(
                 "The rules published as number %d cannot be loaded by this worker: %s.",
-                publication.number,
+                number,
                 loaded.problem.rstrip("."),
-                extra={"version": publication.number},
+                extra={"version": number},
             )
 
     def _complain(self, exc: Exception) -> None:

@@ -86,7 +86,7 @@ def _list(directory: Path, problems: Sequence[Problem]) -> None:
 def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool) -> None:
     """Pause RULE, or --all: nothing of it goes out until it is resumed. Runs are entered and ended as before."""
     name = _named(rule, every)
-    _ask(lambda settings: _switch(settings, at, dry_run, lambda p: _with_pause(p, name, cast(Way, way))))
+    _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _with_pause(p, name, cast(Way, way))))
 
 
 @command.command()
@@ -97,7 +97,7 @@ def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool
 def resume(rule: str | None, every: bool, at: str | None, dry_run: bool) -> None:
     """Let RULE, or --all, go on. What went stale meanwhile is not sent."""
     name = _named(rule, every)
-    _ask(lambda settings: _switch(settings, at, dry_run, lambda p: _without_pause(p, name)))
+    _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _without_pause(p, name)))
 
 
 @command.command()
@@ -147,29 +147,23 @@ def _named(rule: str | None, every: bool) -> str:
 
 
 def _with_pause(publication: Publication, name: str, way: Way) -> Publication:
-    if name == ALL:
-        return publication._replace(paused={ALL: way})
-    _known(publication, name)
-    return publication._replace(paused={**publication.paused, name: way})
+    paused = {} if name == ALL else publication.paused
+    return publication._replace(paused={**paused, name: way})
 
 
 def _without_pause(publication: Publication, name: str) -> Publication:
     if name == ALL:
         return publication._replace(paused={})
-    rules = _known(publication, name)
-    every = publication.paused.get(ALL)
-    paused = dict.fromkeys(rules, every) if every else {}
-    paused |= publication.paused
-    return publication._replace(paused={n: way for n, way in paused.items() if n not in (name, ALL) and way})
+    ways = {rule: publication.way(rule) for rule in change.rules_of(publication.files) if rule != name}
+    return publication._replace(paused={rule: way for rule, way in ways.items() if way})
 
 
-def _known(publication: Publication, name: str) -> list[str]:
+def _require(publication: Publication, name: str) -> None:
     rules = sorted(change.rules_of(publication.files))
-    if name not in rules:
+    if name not in (ALL, *rules):
         near = get_close_matches(name, rules, 1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(rules)}."
         raise Refused(f"There is no rule '{name}' in what is published. {hint}")
-    return rules
 
 
 async def _publish(
@@ -197,7 +191,7 @@ async def _publish(
 
 
 async def _switch(
-    settings: Settings, given: str | None, dry_run: bool, switched: Callable[[Publication], Publication]
+    settings: Settings, name: str, given: str | None, dry_run: bool, switched: Callable[[Publication], Publication]
 ) -> None:
     """The same files with other pauses; those that are to come get them too, so that they don't undo it."""
     async with topic.publisher(settings, dry_run) as alone:
@@ -207,6 +201,7 @@ async def _switch(
         at = instant(settings, given, now)
         before = in_effect(alone.published, at)
         assert before is not None  # the first one is in effect from the beginning
+        _require(before, name)
         new = switched(before)._replace(number=alone.next_number, effective_at=at, published_at=now)
         if not change.differs(before, new):
             click.echo(f"Nothing differs from number {before.number}; nothing was published.")

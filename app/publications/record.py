@@ -56,6 +56,11 @@ def key(number: int) -> bytes:
     return f"{number:08d}".encode()
 
 
+def number_of(name: bytes | None) -> int | None:
+    """The number in a record's key; None when it is no publication's key."""
+    return int(name) if name is not None and name.isdigit() else None
+
+
 def encode(publication: Publication) -> bytes:
     """The record's value."""
     since = publication.effective_at

@@ -21,7 +21,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
-from app.publications.record import NoPublication, Publication, decode, encode, key
+from app.publications.record import NoPublication, Publication, decode, encode, key, number_of
 from app.settings import Settings
 from app.topics import RULES, physical
 
@@ -61,7 +61,7 @@ async def read(settings: Settings) -> list[Publication]:
 
 async def _read(settings: Settings) -> list[Publication]:
     tp = TopicPartition(physical(settings, RULES), 0)
-    found: dict[int, Publication] = {}
+    latest: dict[int, Any] = {}
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         isolation_level="read_committed",
@@ -78,11 +78,13 @@ async def _read(settings: Settings) -> list[Publication]:
         while await consumer.position(tp) < end:
             for records in (await consumer.getmany(timeout_ms=200)).values():
                 for record in records:
-                    publication = _decoded(tp, record)
-                    found[publication.number] = publication
+                    number = number_of(record.key)
+                    if number is not None:
+                        latest[number] = record
     finally:
         await consumer.stop()
-    return [found[number] for number in sorted(found)]
+    # One without a value: a person has taken out what nobody could read.
+    return [_decoded(tp, latest[number]) for number in sorted(latest) if latest[number].value is not None]
 
 
 def _decoded(tp: TopicPartition, record: Any) -> Publication:
@@ -90,8 +92,9 @@ def _decoded(tp: TopicPartition, record: Any) -> Publication:
         return decode(record.value)
     except NoPublication as problem:
         raise PublishingProblem(
-            f"The record at {tp.topic}[{tp.partition}] offset {record.offset} is no publication: {problem}. Something "
-            "else writes to this topic, or a newer release does: publish with that release."
+            f"The record at {tp.topic}[{tp.partition}] offset {record.offset} is no publication that this release can "
+            f"read: {problem}. If a newer release wrote it, use that one. If it is nobody's, take it out: a record "
+            "with its key and no value."
         ) from problem
 
 

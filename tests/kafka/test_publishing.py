@@ -215,7 +215,8 @@ async def test_a_pause_takes_effect_before_what_is_to_come_and_stays_with_it(
     (directory / "nudge.yaml").unlink()
     told = await said(settings, "publish", directory, "--effective-at", "2026-07-03T00:00:00Z")
     assert "removed    nudge: its runs in flight exit" in told
-    assert (await publishing.read(settings))[-1].paused == {}
+    again = await said(settings, "pause", "nudge", "--way", "skip", "--effective-at", "2026-07-02T12:00:00Z")
+    assert "Published: number 8, number 9." in again, "what is to come may lack the rule"
     shown = await said(settings, "published")
     assert "lifecycle_catalogue tells which one it is at" in shown
 
@@ -264,9 +265,9 @@ async def test_a_rule_switched_on_over_existing_history_sends_nothing_for_the_pa
     assert worker.metric("lifecycle_runs_total", what="entered", rule="nudge") == 1
 
 
-async def put(settings: Settings, number: int, value: bytes) -> None:
+async def put(settings: Settings, name: bytes, value: bytes | None) -> None:
     async with AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap) as producer:
-        await producer.send_and_wait(physical(settings, RULES), key=key(number), value=value, partition=0)
+        await producer.send_and_wait(physical(settings, RULES), key=name, value=value, partition=0)
 
 
 async def test_rules_that_a_worker_cannot_load_stop_its_shards_and_say_what_to_do(
@@ -276,21 +277,38 @@ async def test_rules_that_a_worker_cannot_load_stop_its_shards_and_say_what_to_d
     await said(settings, "publish", directory)
     worker = start(settings)
     await worker.ready()
-    await put(settings, 2, b"{}")
-    await until(lambda: "is no publication of rules" in worker.log(), 20, worker.log)
-    assert worker.get("ready")[0] == 200, "what is none is passed over"
+    await put(settings, b"somebody's", b"{}")
     newer = {**rulebook.texts(directory), "nudge.yaml": NUDGE + "dream: true\n"}
-    await put(settings, 3, encode(Publication(3, clock.now() + 3_600_000_000, newer, {}, clock.now())))
+    await put(settings, key(2), encode(Publication(2, clock.now() + 3_600_000_000, newer, {}, clock.now())))
     await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
     assert (
-        "the rules published as number 3 cannot be loaded by this worker (nudge.yaml:22: There is no setting 'dream' "
+        "the rules published as number 2 cannot be loaded by this worker (nudge.yaml:22: There is no setting 'dream' "
         "here."
     ) in worker.get("ready")[1]
     assert "start workers of the release that published them" in worker.get("ready")[1]
-    assert worker.metric("lifecycle_publications_refused_total") == 2
+    assert worker.metric("lifecycle_publications_refused_total") == 1
     assert worker.get("live")[0] == 200
-    code, told = await rules(settings, "publish", directory)
-    assert (code, "is no publication" in told) == (1, True)
+
+
+async def test_a_record_that_nobody_can_read_stops_workers_and_publishers_until_a_person_takes_it_out(
+    make_settings: MakeSettings, start: Start, directory: Path
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1)
+    await said(settings, "publish", directory)
+    worker = start(settings)
+    await worker.ready()
+    await put(settings, key(2), b"{}")
+    await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
+    assert "number 2 cannot be loaded by this worker (it is not written as a publication" in worker.get("ready")[1]
+    code, told = await rules(settings, "pause", "nudge")
+    assert (code, "is no publication that this release can read" in told) == (1, True)
+    worker.stop()
+    worker.start()
+    assert await asyncio.to_thread(worker.process.wait, 20) == 2
+    assert "take it out: a record with its key and no value" in worker.log()
+    await put(settings, key(2), None)
+    worker.start()
+    await until(on_shards(worker, 1), 20, worker.log)
 
 
 async def test_a_shard_whose_rules_are_gone_from_the_topic_stops_until_a_person_publishes_above_its_number(

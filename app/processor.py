@@ -38,6 +38,8 @@ META_KEY = b"\x00shard"
 QUARANTINE_PREFIX = b"\x00quarantine\x00"
 #: What shards tell each other of merged accounts: an output, and one more input, of which nobody can say how far it is.
 TRANSFERS = "transfers"
+#: In an input's place among those decisions: what is due at an instant (its offset), for whom the rules fail on it.
+TIMER = "timer"
 #: Records an input may have buffered before it is paused.
 BUFFER = 20_000
 #: So many timers of one look are a storm: from then on they share each batch with events.
@@ -819,13 +821,18 @@ class Processor:
             row = self._dirty.get(user) or self.row(user)
             assert row is not None
             now = due if self.plan.clock == "events" else self._now
+            moment = self._moment(now, floor=due)
             try:
-                after = engine.tick(row, due, self._moment(now, floor=due))
+                after = engine.tick(row, due, moment)
             except Exception as error:
-                raise InvariantBroken(
-                    f"The rules failed on a timer due at {format_instant(due, UTC)} in shard {self.shard} "
-                    f"({type(error).__name__})."
-                ) from error
+                self._trace.clear()
+                if (TIMER, due) not in self._quarantined:
+                    raise InvariantBroken(
+                        f"The rules failed on a timer due at {format_instant(due, UTC)} in shard {self.shard} "
+                        f"({type(error).__name__}). Nothing of it was kept. To go on without what is due for this user "
+                        f"then, set it aside: lifecycle quarantine {TIMER} {self.shard} {due}"
+                    ) from error
+                after = engine.let_go(row, due, moment)
             self._keep(user, after, anew=True)
             self._collect(user)
             fired += 1

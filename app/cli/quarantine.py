@@ -19,13 +19,13 @@ from aiokafka.errors import KafkaError
 
 from app.cli import reading
 from app.core.ids import event_hash
-from app.processor import TRANSFERS, quarantine_key
+from app.processor import TIMER, TRANSFERS, quarantine_key
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem, changelog, physical
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
 from schemas.events import Event
-from schemas.instant import format_instant
+from schemas.instant import LATEST, format_instant
 
 
 class QuarantineProblem(Exception):
@@ -40,7 +40,7 @@ class Place(NamedTuple):
     offset: int
 
     def __str__(self) -> str:
-        return f"{self.input}[{self.partition}] offset {self.offset}"
+        return f"{self.input}[{self.partition}] {'instant' if self.input == TIMER else 'offset'} {self.offset}"
 
 
 @click.command()
@@ -53,6 +53,7 @@ def command(name: str, partition: int, offset: int, because: str, yes: bool) -> 
     """Set the event at OFFSET of PARTITION of INPUT aside, so that the shard that it stops can go on without it.
 
     For an event on which the rules fail: the worker's log and /ready name it. It goes to the dead letters, unapplied.
+    INPUT may be "timer": then OFFSET is the instant of a timer on which they fail, and its steps are not taken.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     why = " ".join(because.split())
@@ -61,25 +62,29 @@ def command(name: str, partition: int, offset: int, because: str, yes: bool) -> 
     try:
         settings = load_settings()
         place = Place(_input(settings, name), partition, offset)
-        for line in asyncio.run(look(settings, place)):
+        for line in described_timer(settings, place) if place.input == TIMER else asyncio.run(look(settings, place)):
             click.echo(line)
         if not yes:
-            click.confirm("Go on without this event?", abort=True)
+            click.confirm("Go on without it?", abort=True)
         asyncio.run(set_aside(settings, place, why))
     except (SettingsError, TopicProblem, reading.ReadProblem, QuarantineProblem) as problem:
         raise click.ClickException(str(problem)) from problem
     click.echo(
         f"Set aside: {place}. Shard {partition} takes this up when it opens: restart its worker, or let another worker "
-        "join or leave. The event then goes to the dead letters (cannot_apply); once the defect is mended, `lifecycle "
-        "dead-letters redrive --code cannot_apply` sends it again."
+        "join or leave."
     )
+    if place.input != TIMER:
+        click.echo(
+            "The event then goes to the dead letters (cannot_apply); once the defect is mended, `lifecycle "
+            "dead-letters redrive --code cannot_apply` sends it again."
+        )
 
 
 def _input(settings: Settings, name: str) -> str:
     """The input's logical name; the log may have named the topic."""
     logical = name.removeprefix(settings.topic_prefix)
     inputs = (*settings.inputs, TRANSFERS)
-    if logical in inputs:
+    if logical in (*inputs, TIMER):
         return logical
     near = get_close_matches(logical, inputs, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(inputs)}."
@@ -91,10 +96,7 @@ def _input(settings: Settings, name: str) -> str:
 
 async def look(settings: Settings, place: Place) -> list[str]:
     """What is at a place, in words. Raises QuarantineProblem when no event is there that is still to be applied."""
-    if place.partition >= settings.partitions:
-        raise QuarantineProblem(
-            f"There is no partition {place.partition}: {place.input} has {settings.partitions}, from 0 on."
-        )
+    _require_partition(settings, place)
     tp = TopicPartition(physical(settings, place.input), place.partition)
     async with reading.reader(settings) as consumer:
         begin, end = (await reading.bounds(consumer, [tp]))[tp]
@@ -114,6 +116,22 @@ async def look(settings: Settings, place: Place) -> list[str]:
             f"{place} has been applied already (the shard is at {applied}); there is nothing to set aside."
         )
     return described(settings, place, record)
+
+
+def _require_partition(settings: Settings, place: Place) -> None:
+    if place.partition >= settings.partitions:
+        raise QuarantineProblem(
+            f"There is no partition {place.partition}: {place.input} has {settings.partitions}, from 0 on."
+        )
+
+
+def described_timer(settings: Settings, place: Place) -> list[str]:
+    """What setting a timer aside means. Raises QuarantineProblem when there can be no such timer."""
+    _require_partition(settings, place)
+    if place.offset > LATEST:
+        raise QuarantineProblem(f"{place.offset} is no instant: take the number that the worker's log names.")
+    due = format_instant(place.offset, UTC)
+    return [f"What is due in shard {place.partition} at {due}: where the rules fail on it, these steps are not taken."]
 
 
 async def _record(consumer: Any, tp: TopicPartition, offset: int, end: int) -> Any:

@@ -12,7 +12,7 @@ from app.core.facts import Refused
 from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.purchases import is_paid, last_order_at
-from app.core.row import MANY_RUN_KEYS, Row, remember, remembers
+from app.core.row import MANY_RUN_KEYS, NEVER, Row, remember, remembers
 from app.core.transfers import History
 from schemas.events import Event, UserErased, UserMerged
 
@@ -46,6 +46,17 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
 def tick(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires the row's timers due at this instant."""
     return runs.on_timer(stages.on_timer(adapt(row, moment), due_at, moment), due_at, moment)
+
+
+def let_go(row: Row, due_at: int, moment: Moment) -> Row:
+    """The row without what is due by this instant: the rules fail on it, and a person has set it aside."""
+    kept = {}
+    for name, of_key in row.runs.items():
+        kept[name] = tuple(run for run in of_key if run.ends or run.timer_at > due_at)
+        for _ in range(len(of_key) - len(kept[name])):
+            moment.tally("runs", "exited", of_key[0].rule)  # a key's runs are all of one rule
+    later = row.stage_due if row.stage_due > due_at else NEVER
+    return replace(row, runs={name: some for name, some in kept.items() if some}, stage_due=later)
 
 
 def adapt(row: Row, moment: Moment) -> Row:

@@ -505,6 +505,35 @@ def test_a_failure_of_the_core_leaves_nothing_and_says_where(what: str, monkeypa
     assert shard.sent(lambda t: (t["entry"]["key"], t["step"])) == [("c-0", 1), ("c-0", 2), ("c-1", 1)]
 
 
+def test_what_is_due_and_breaks_the_rules_is_let_go_once_a_person_has_set_it_aside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    due, sound = at("03-08"), engine.tick
+
+    def fails(row: Any, due_at: int, moment: Any) -> Any:
+        if row.user_id == "u-1" and due_at == due:
+            raise ZeroDivisionError("secret")
+        return sound(row, due_at, moment)
+
+    monkeypatch.setattr(engine, "tick", fails)
+    shard = Shard(COUPON, inputs=("coupons",)).write(
+        issued("c-0", "03-01"),
+        named(issued("c-1", "03-01"), "e-2", "u-2"),
+        issued("c-2", "03-02"),
+    )
+    with pytest.raises(InvariantBroken) as caught:
+        shard.clock("03-10").run()
+    assert str(caught.value).endswith(f"set it aside: lifecycle quarantine timer 0 {due}")
+    assert shard.sent(lambda t: t["user_id"]) == []
+    shard.changelog[quarantine_key("timer", due)] = b"it divides by zero"
+    shard.reopen().run()
+    assert shard.sent(lambda t: (t["user_id"], t["entry"]["key"])) == [("u-2", "c-1"), ("u-1", "c-2")]
+    assert shard.counts["runs", "exited", "coupon_unused"] == 1
+    monkeypatch.setattr(engine, "tick", lambda *_: 1 / 0)
+    with pytest.raises(InvariantBroken):  # of another instant nobody spoke
+        shard.clock("12-01").run()
+
+
 def test_a_newer_row_is_refused_when_the_shard_is_opened() -> None:
     shard = Shard(inputs=("orders",)).run(order("03-01", "a"))
     shard.changelog[b"u-1"] = bytes([row.ROW_VERSION + 1]) + shard.changelog[b"u-1"][1:]

@@ -1,4 +1,5 @@
-"""A worker whose rules have a defect: they fail on every event whose id begins with 'poison'. Else it is the real one.
+"""A worker whose rules have a defect: they fail on every event whose id begins with 'poison', and on what is due for
+users whose names do. Else it is the real one.
 
 `python -m tests.kafka.defective_worker`; settings from the environment.
 """
@@ -21,6 +22,16 @@ def _step(row: Any, event: Any, moment: Any) -> Any:
     return _sound(row, event, moment)
 
 
+_sound_tick = engine.tick
+
+
+def _tick(row: Any, due_at: int, moment: Any) -> Any:
+    if row.user_id.startswith(POISON):
+        raise ZeroDivisionError("a defect")
+    return _sound_tick(row, due_at, moment)
+
+
 if __name__ == "__main__":
     engine.step = _step
+    engine.tick = _tick
     sys.exit(run_worker())

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from app.cli import cli
 from app.settings import PREFIX, Settings
+from schemas.instant import parse_instant
 from tests.kafka.defective_worker import POISON
 from tests.kafka.harness import Worker, environment, until
 
@@ -238,3 +239,35 @@ async def test_an_event_that_stops_a_shard_is_set_aside_by_a_person_and_sent_aga
     assert "Sent 1 message." in out
     await until(lambda: mended.metric("lifecycle_events_total", type="UserLoggedIn") == 1, 30, mended.log)
     assert len(await consume_all(settings, "dead-letters")) == 1
+
+
+async def test_what_is_due_and_stops_a_shard_is_set_aside_by_a_person_and_the_others_get_theirs(
+    make_settings: MakeSettings, produce: Produce, consume_all: ConsumeAll, start: Start
+) -> None:
+    settings = await make_settings(inputs="coupons", partitions=1, clock="events")
+    at, due = "2026-03-01T04:00:00Z", parse_instant("2026-03-08T04:00:00Z")
+    coupons = [
+        event("CouponIssued", user, at, coupon_id=f"c-{user}", value="20.00", currency="CNY")
+        for user in (f"{POISON}-u", "u-1")
+    ]
+    await produce(settings, "coupons", [*coupons, clock_at("2026-03-09T00:00:00Z")])
+    worker = start(settings, command=DEFECTIVE)
+    await until(lambda: "stopped" in worker.get("ready")[1], 30, worker.log)
+    assert f"lifecycle quarantine timer 0 {due}" in worker.log()
+    assert POISON not in worker.log()
+
+    for wrong, sentence in ((["9", str(due)], "There is no partition 9"), (["0", "9" * 20], "is no instant")):
+        code, _, err = await lifecycle(settings, "quarantine", "timer", *wrong, "--because", "x")
+        assert code == 1
+        assert sentence in err
+    why = ["--because", "it divides by zero", "--yes"]
+    code, out, err = await lifecycle(settings, "quarantine", "timer", "0", str(due), *why)
+    assert code == 0, err
+    assert "What is due in shard 0 at 2026-03-08T04:00:00+00:00: where the rules fail on it" in out
+    assert f"Set aside: timer[0] instant {due}." in out
+    assert "dead letters" not in out
+    worker.stop()
+    worker.start()
+    await until(lambda: worker.metric("lifecycle_runs_total", what="exited") == 1, 30, worker.log)
+    assert worker.get("ready")[0] == 200
+    assert [r.key for r in await consume_all(settings, "triggers.coupon")] == [b"u-1"]

@@ -241,12 +241,20 @@ async def _replaced(stage: Stage, **more: object) -> None:
 
 
 async def _written_in(stage: Stage, version: int) -> None:
-    """The newest row of each shard is of this version, and none is of a later one."""
-    left = await outcome.read(stage.settings, [topics.CHANGELOG])
-    for (_, shard), log in left.items():
-        found = [record.value[0] for record in log if record.key and record.value and record.key[0]]
-        if found[-1] != version or max(found) > version:
-            raise Failed(f"shard {shard} writes rows of version {found[-1]}, not {version}")
+    """Wait until the newest row of each shard is of this version. Raises Failed when one is of a later one."""
+    give_up = time.monotonic() + 90
+    while True:
+        newest = {}
+        for (_, shard), log in (await outcome.read(stage.settings, [topics.CHANGELOG])).items():
+            found = [record.value[0] for record in log if record.key and record.value and record.key[0]]
+            newest[shard] = found[-1] if found else 0
+            if max(found, default=0) > version:
+                raise Failed(f"shard {shard} writes rows of version {max(found)}, not {version}")
+        if set(newest.values()) == {version}:
+            return
+        if time.monotonic() > give_up:
+            raise Failed(f"by shard, the newest rows are of the versions {newest}, not {version}")
+        await asyncio.sleep(1)
 
 
 async def _refused_by_the_old(stage: Stage) -> None:

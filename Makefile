@@ -24,7 +24,7 @@ LONG ?=
 LOCK = $(VENV)/lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
   --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock"
 
-.PHONY: help setup demo test lint bench simulate faults lock clean
+.PHONY: help setup demo test lint bench simulate faults storms twice lock clean
 
 help: ## List the targets.
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
@@ -81,6 +81,12 @@ simulate: setup ## Seeded faults against a naive oracle, and five planted bugs f
 
 faults: setup ## Workers and brokers killed, frozen, replaced on a real Kafka: make faults LONG=1
 	@$(BIN)/python -m tests.faults $(if $(LONG),--long) $(ARGS)
+
+storms: setup ## A million events of one user, a bot, a million timers at one instant: make storms ARGS="--size 0.1"
+	@$(BIN)/python -m tests.simulation.storms $(ARGS)
+
+twice: setup ## The demo's replay with batches of 1 and of 5,000: the same bytes. make twice ARGS="--households 300"
+	@$(BIN)/python -m tests.kafka.replay_twice $(ARGS)
 
 lock: ## Work both locks (here and in deploy/) out anew from pyproject.toml (needs the network).
 	@test -x $(BIN)/python || $(MAKE) setup

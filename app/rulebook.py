@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from app.core import catalogue_file, policy_file
-from app.core.policy import Policy
 from app.core.problems import CatalogueError, Problem
 from app.core.rules import Catalogue
 
@@ -39,13 +38,8 @@ def compiled(files: Mapping[str, str]) -> Catalogue:
     """The catalogue of these files by name, the policy's among them. Raises CatalogueError with all mistakes."""
     shop, intervals = (files[name] for name in POLICY_FILES)
     rules = {name: text for name, text in files.items() if name not in POLICY_FILES}
-    problems: list[Problem] = []
-    policy = Policy()
+    policy, problems = policy_file.partly(shop, intervals)
     catalogue: Catalogue | None = None
-    try:
-        policy = policy_file.read(shop, intervals)
-    except CatalogueError as error:
-        problems += error.problems
     try:
         catalogue = catalogue_file.read(rules, policy)
     except CatalogueError as error:

@@ -147,7 +147,7 @@ class _Reader:
         rule = Rule(
             name=self.name(),
             version=self.version(),
-            family=self.choice(self.data.get("family"), FAMILIES, ("family",), "family"),
+            family=self.choice(self.data.get("family", FAMILIES[0]), FAMILIES, ("family",), "family"),
             about=str(self.data.get("about", "")),
             key=key,  # type: ignore[arg-type]  # checked by choice
             enter=tuple(self.enter(path, entry) for path, entry in entries),

@@ -106,9 +106,27 @@ def _cel_problem(text: str, key: str, message: str) -> str:
         mentioned = [n for n in _NAME.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", text)) if n.split(".")[0] == head]
         name = next((n for n in mentioned if n not in names_for(key)), head)
         return f"In '{text}': {unknown_name(name, key)}"
+    unlike = re.search(r"no matching overload for '_(\S+)_' applied to '\(([\w.]+), ([\w.]+)\)'", message)
+    if unlike:
+        sign, left, right = unlike.groups()
+        return f"'{text}' is not a condition: {_what(left)} and {_what(right)} cannot be put together by {sign}."
     first = next((line for line in message.splitlines() if "ERROR" in line), message.splitlines()[0])
     why = re.sub(r"^.*<input>:\d+:\d+: | expecting .*$| \|.*$", "", first)
     return f"'{text}' is not a condition: {why.strip()}"
+
+
+def _what(kind: str) -> str:
+    """A kind of value of CEL's, for somebody who does not know CEL."""
+    kinds = {
+        "int": "a whole number",
+        "string": "a text",
+        "bool": "yes or no",
+        "double": "a decimal number (write a whole one)",
+        "duration": "a duration (written duration('72h'))",
+        "timestamp": "an instant",
+    }
+    name = kind.rpartition(".")[2].lower()
+    return kinds.get(name, name)
 
 
 class _Timing(ast.NodeVisitor):

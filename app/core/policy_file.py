@@ -34,11 +34,19 @@ _SILENCES = ("at_risk", "churned")
 
 def read(shop: str, intervals: str, shop_name: str = "shop.yaml", intervals_name: str = "intervals.yaml") -> Policy:
     """The policy of these two texts; what a text leaves out has the default. Raises CatalogueError."""
-    problems: list[Problem] = []
-    policy = _shop(shop, shop_name, problems)._replace(intervals=_intervals(intervals, intervals_name, problems))
+    policy, problems = partly(shop, intervals, shop_name, intervals_name)
     if problems:
         raise CatalogueError(problems)
     return policy
+
+
+def partly(
+    shop: str, intervals: str, shop_name: str = "shop.yaml", intervals_name: str = "intervals.yaml"
+) -> tuple[Policy, list[Problem]]:
+    """As far as it can be read, and what cannot: a mistake in one place is none in the rules that name another."""
+    problems: list[Problem] = []
+    policy = _shop(shop, shop_name, problems)._replace(intervals=_intervals(intervals, intervals_name, problems))
+    return policy, problems
 
 
 def _misplaced(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:

@@ -737,6 +737,9 @@ def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate 
     comes back has come through, and meets the others of its window."""
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
+    if run.held and run.sequence:  # its record is open, and nobody knows whether it will ever be free
+        release.drop(row, rule, run, "held, as what it is about cannot be used now", moment)
+        return _concluded(row, rule, run, replace(run, sequence=0, competing=False), moment), None
     if run.held:  # waits for its event; the timer comes back with it
         return _swap(row, rule, run, replace(run, timer_at=NEVER), moment), None
     scope = Scope(row, run, moment.catalogue.policy, moment.now)

@@ -25,6 +25,19 @@ def test_check_says_that_all_is_well(where: Path) -> None:
     assert (result.exit_code, result.stdout) == (0, f"2 rules, no mistakes ({where}).\n")
 
 
+def test_a_mistake_in_the_policy_is_none_in_the_rules_that_name_something_else_of_it(tmp_path: Path) -> None:
+    broken = (rulebook.SHIPPED / "shop.yaml").read_text().replace("calendar: 1d", "calender: 1d")
+    rule = THANKS.replace("at_once: true", "at_once: true, offer: first_order_gift").replace(
+        "family: order", "famly: x"
+    )
+    said = run("rules", "check", shop(tmp_path, shop=broken, thanks=rule)).stdout
+    assert "A cap has no 'calender'. Did you mean 'calendar'?" in said
+    assert "There is no setting 'famly' here. Did you mean 'family'?" in said
+    assert "no family" not in said
+    assert "There is no offer 'bigger'" in said  # the other rule names an offer that this shop has not
+    assert "no offer 'first_order_gift'" not in said
+
+
 def test_check_without_a_directory_looks_at_the_shipped_catalogue() -> None:
     result = run("rules", "check")
     assert result.exit_code == 0, result.output

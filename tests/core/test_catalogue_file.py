@@ -130,7 +130,7 @@ def test_an_end_without_an_event_is_a_mistake_beside_its_others() -> None:
     found = problems(rule_text(ends="[{when: 'waited > 5'}]"))
     assert len(found) == 2
     assert found[0].startswith("0.yaml:6: 'None' is no event.")
-    assert found[1].startswith("0.yaml:6: 'waited > 5' is not a condition: found no matching overload")
+    assert found[1].startswith("0.yaml:6: 'waited > 5' is not a condition: a duration (written duration('72h'))")
 
 
 def test_all_mistakes_of_all_files_are_reported_at_once() -> None:

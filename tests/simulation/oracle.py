@@ -165,7 +165,7 @@ class Person:
             self._ask(name, runs[name], self.pending[name], at if now is None else now)
 
     def _ask(self, name: RunId, run: RunNow, pending: Pending, now: int) -> None:
-        if run.locked:
+        if run.locked and not pending.sequence:
             pending.timer = None
             return
         if not pending.sequence and run.expires <= pending.due:
@@ -173,7 +173,7 @@ class Person:
             self.steps[name] = len(FURTHER[run.rule]) + 1
             return
         zone = zone_of(self.seen)
-        if run.expires <= now or (run.expires < NEVER and run.expires - now <= LAST_DAYS):
+        if run.locked or run.expires <= now or (run.expires < NEVER and run.expires - now <= LAST_DAYS):
             self._decide(name, pending, "dropped", "eligibility", now)
         elif now - pending.due > WORTH_SENDING:
             self._decide(name, pending, "expired", "staleness", now)

@@ -77,7 +77,8 @@ def last_order_at(row: Row) -> int | None:
 
 def purchase_before(row: Row, at: int) -> int | None:
     """The latest purchase before an instant."""
-    instants = [t for t in purchases(row).instants if t < at][-1:]
+    kept = purchases(row).instants
+    instants = [*kept[: bisect_left(kept, at)][-1:]]
     instants += [t for t in (row.old_last_order_at, row.baseline and row.baseline.last_order_at) if t and t < at]
     return max(instants, default=None)
 
@@ -87,7 +88,7 @@ def usual_gap(row: Row, until: int) -> int | None:
     when they are too few to make a rhythm."""
     instants = purchases(row).instants
     if instants and instants[-1] >= until:
-        instants = tuple([at for at in instants if at < until])
+        instants = instants[: bisect_left(instants, until)]
     return _mean_gap(instants)
 
 

@@ -28,6 +28,7 @@ MAX_ENDS = 2
 #: A refund this long after an order no longer revives what the order had ended, microseconds (90 days).
 REVERSAL_WINDOW = 90 * 86_400_000_000
 _RULE_KEY_STEP = itemgetter(0, 1, 2)
+_COUPONS = frozenset({"coupon", "pack"})
 _OF_A_THING = frozenset({"coupon", "pack", "order"})
 
 
@@ -618,11 +619,11 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     at_rest: set[str] = set()
     for name, runs in row.runs.items():
         for run in runs:
-            if run.ends or run.held or run.timer_at == NEVER:
-                at_rest.add(name)
+            if due_at < run.timer_at < NEVER and not run.ends and not run.held:
+                continue  # its time will come
+            at_rest.add(name)
             if run.timer_at <= due_at and not run.ends:
                 waiting.append((run.rule, run.key, run.step, name, run))
-                at_rest.add(name)  # as it will be
     waiting.sort(key=_RULE_KEY_STEP)
     contenders: list[Candidate] = []
     for _, _, _, name, run in waiting:
@@ -724,12 +725,14 @@ def _rests(run: Run) -> bool:
 
 
 def _left(runs: tuple[Run, ...], things: set[str | None], moment: Moment) -> tuple[Run, ...]:
-    return tuple([run for run in runs if worth_keeping(run, moment) and not _forgotten(run, things)])
+    return tuple(
+        [run for run in runs if worth_keeping(run, moment) and not (run.kind in _COUPONS and _forgotten(run, things))]
+    )
 
 
 def _forgotten(run: Run, things: set[str | None]) -> bool:
     """Whether the run waits for word of a coupon that was summarised: none will come."""
-    return run.kind in ("coupon", "pack") and bool(run.ends or run.held) and run.key not in things
+    return bool(run.ends or run.held) and run.key not in things
 
 
 def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:

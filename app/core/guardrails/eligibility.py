@@ -26,8 +26,9 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
         return Verdict("dropped", "eligibility", f"The rule's condition did not hold: {rule.check_text}")
     if rule.send.action == "grant" or not candidate.marketing:
         return candidate
-    if any(order.cases for order in scope.row.orders.values()):
-        return _held(candidate, "The user has an open after-sale case.", scope.now + CASE_PAUSE)
+    for order in scope.row.orders.values():
+        if order.cases:
+            return _held(candidate, "The user has an open after-sale case.", scope.now + CASE_PAUSE)
     for period in scope.policy.calendar:
         if period.starts_at <= scope.now < period.ends_at and (not period.rules or rule.name in period.rules):
             if period.postpone:

@@ -11,7 +11,7 @@ from app.core import facts, ids, merging, runs, stages
 from app.core.facts import Refused
 from app.core.happenings import Happening
 from app.core.moment import Moment
-from app.core.purchases import is_paid, last_order_at
+from app.core.purchases import last_order_at
 from app.core.row import MANY_RUN_KEYS, NEVER, Row, remember, remembers
 from app.core.transfers import History
 from schemas.events import Event, UserErased, UserMerged
@@ -91,11 +91,8 @@ def absorb(row: Row | None, history: History, other: Row | None, moment: Moment)
     row = adapt(row, moment)
     other = Row(history.path[0]) if other is None else other
     happening = Happening(UserMerged.TYPE, history.occurred_at, history.event_id, UserMerged.TYPE)
-    paid = [order for order in other.orders.values() if is_paid(order)]
-    brought = max(paid, key=lambda order: order.paid_at or 0, default=None)
-    if brought is not None and (brought.paid_at or 0) <= (last_order_at(row) or 0):
-        brought = None
+    brought = (last_order_at(other) or 0) > (last_order_at(row) or 0)
     new = merging.absorbed(row, other, history.path)
     new = replace(new, ledger=remember(new.ledger, hashed, max(history.occurred_at, moment.floor)))
-    new = runs.meet_history(new, brought, moment)
-    return stages.meet_history(new, other, brought is not None, happening, moment)
+    new = runs.meet_history(new, row, other, moment)
+    return stages.meet_history(new, other, brought, happening, moment)

@@ -344,16 +344,22 @@ def _reverse_coupons(row: Row, order: Order, event: ev.Event) -> tuple[Row, list
     at, event_id = event.occurred_at, event.event_id
     coupons, freed = dict(row.coupons), []
     for name, coupon in row.coupons.items():
-        used = coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id
-        if used or coupon.locked_by == order.order_id:
-            if coupon.locked_by in (None, order.order_id):  # a lock that names no order was this one's
-                coupon = replace(coupon, locked_at=None, locked_by=None)
-            redeemed = _use_by_an_order(row, coupon) if used else coupon.redeemed
-            coupons[name] = coupon = replace(coupon, redeemed=redeemed)
+        if (after := freed_by(row, coupon, order)) is not None:
+            coupons[name] = coupon = after
             freed.append(Happening("CouponReturned", at, event_id, event.TYPE, order.order_id, name))
         if coupon.order_id == order.order_id and coupon.revoked is None:
             coupons[name] = replace(coupon, revoked=Mark(at, event_id, "CouponRevoked", order.order_id))
     return replace(row, coupons=coupons), freed
+
+
+def freed_by(row: Row, coupon: Coupon, order: Order) -> Coupon | None:
+    """The coupon that this order, now taken back, used or held; None when it did neither."""
+    used = coupon.redeemed is not None and coupon.redeemed.order_id == order.order_id
+    if not used and coupon.locked_by != order.order_id:
+        return None
+    if coupon.locked_by in (None, order.order_id):  # a lock that names no order was this one's
+        coupon = replace(coupon, locked_at=None, locked_by=None)
+    return replace(coupon, redeemed=_use_by_an_order(row, coupon)) if used else coupon
 
 
 def _use_by_an_order(row: Row, coupon: Coupon) -> Mark | None:

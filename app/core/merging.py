@@ -33,6 +33,7 @@ from app.core.row import (
     View,
     ledgers_together,
 )
+from app.core.scope import taken_back
 from app.core.visits import SENT_DAYS
 from schemas.instant import DAY
 
@@ -204,6 +205,9 @@ def _with_coupons(new: Row, row: Row, other: Row) -> Row:
         if not facts.is_forgotten(row, "coupon", name):
             coupons[name] = _one_coupon(coupons[name], coupon) if name in coupons else coupon
     new = replace(new, coupons=coupons)
+    for order in new.orders.values():
+        if taken_back(order):  # it may have used or held a coupon of the other account
+            coupons |= {n: free for n, c in coupons.items() if (free := facts.freed_by(new, c, order)) is not None}
     while len(coupons) > MAX_COUPONS:
         facts.let_coupon_go(new)
     return new
@@ -215,8 +219,11 @@ def _one_coupon(mine: Coupon, theirs: Coupon) -> Coupon:
     more = theirs if base is mine else mine
     returned = _latest(base.returned_at, more.returned_at)
     uses = [c.redeemed for c in (base, more) if c.redeemed is not None and c.redeemed.at > (returned or 0)]
+    held = max(base, more, key=lambda coupon: coupon.locked_at or 0)
     coupon = replace(
         _filled(base, more),
+        locked_at=held.locked_at,
+        locked_by=held.locked_by,
         returned_at=returned,
         redeemed=max(uses, key=lambda mark: mark.at, default=None),
     )

@@ -18,9 +18,9 @@ from app.core.guardrails import Candidate, Verdict, arbitration
 from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
 from app.core.purchases import is_paid, paid_since
-from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, MAX_RESTING, NEVER, Coupon, Mark, Order, Row, Run, run_key
+from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, MAX_RESTING, NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, usable
+from app.core.scope import NO_COUPON, NO_ORDER, Scope, category_of, coupon_of, taken_back, usable
 from schemas.events import Event, UserMerged
 
 #: A run that more purchases (or other events) than this have ended is not kept for their reversal.
@@ -788,27 +788,56 @@ def give_up(row: Row, event: Event, moment: Moment) -> None:
 # -- another account's history ---------------------------------------------------------------------------------------
 
 
-def meet_history(row: Row, brought: Order | None, moment: Moment) -> Row:
-    """The runs of a row that another account's history was added to. What it brings ends them at its own time, what
-    depends on the user's rhythm is timed anew, and a silence begins with the latest purchase (`brought`, when that is
-    the other's). Nothing is said at once about the past."""
+def meet_history(row: Row, before: Row, other: Row, moment: Moment) -> Row:
+    """The runs of a row (`before` it was so) that another account's history was added to. What it brings ends them at
+    its own time, and what depends on the user's rhythm is timed anew; then its purchases and coupons enter as if they
+    had been heard of late. Nothing is said at once about the past, and nobody enters what is entered once."""
     for name in sorted(row.runs):
         row = _put(row, name, [_met(row, run, moment) for run in row.runs[name]], moment)
-    if brought is None:
-        return row
-    assert brought.paid_at is not None  # it is a purchase
-    happening = Happening("OrderPaid", brought.paid_at, brought.paid_event_id, "OrderPaid", brought.order_id)
-    for rule, enter in moment.catalogue.entered_by.get("OrderPaid", ()):
-        if rule.key == "user" and rule.reentry != "once" and not rule.steps[0].at_once:
-            row = _enter(row, rule, enter, "", {}, happening, moment)
+    theirs = {name: at for name, at in row.entries.items() if "\x1f" in name and name not in before.entries}
+    row = replace(row, entries={name: at for name, at in row.entries.items() if name not in theirs})
+    for happening in _brought(before, other):
+        for rule, enter in moment.catalogue.entered_by.get(happening.kind, ()):
+            if rule.reentry == "once" or rule.steps[0].at_once:
+                continue
+            for key, data in _entry_keys(row, rule, enter, happening) if happening.counts or enter.each_line else ():
+                row = _enter(row, rule, enter, key, data, happening, moment)
+    for name, at in theirs.items():
+        row = _entered(row, name, at)
     return row
+
+
+def _brought(before: Row, other: Row) -> list[Happening]:
+    """The other's purchases and coupons that were not this one's already, in the order in which they happened."""
+    found = []
+    for order in other.orders.values():
+        if order.paid_at is None or before.orders.get(order.order_id, NO_ORDER).paid_at is not None:
+            continue
+        happening = Happening("OrderPaid", order.paid_at, order.paid_event_id, "OrderPaid", order.order_id)
+        left, counts = left_of(order), is_paid(order)
+        found.append(happening._replace(groups=left, categories=left_of(order, "category"), counts=counts))
+    for coupon in other.coupons.values():
+        if coupon.issued_at is None or before.coupons.get(coupon.coupon_id, NO_COUPON).issued_at is not None:
+            continue
+        source = "CouponIssued" if coupon.order_id is None else "OrderPaid"
+        at, event_id = coupon.issued_at, coupon.event_id
+        found.append(Happening("CouponIssued", at, event_id, source, coupon.order_id, coupon.coupon_id))
+    return sorted(found, key=lambda happening: (happening.at, happening.event_id, happening.kind))
 
 
 def _met(row: Row, run: Run, moment: Moment) -> Run:
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
+    if rule.holds is not None:
+        held = _waits(row, run, run.held)
+        free = run.held and not held and run.timer_at == NEVER and run.step < len(rule.steps)
+        due = max(run.due_at, moment.floor) if free else run.due_at  # what came due while it waited is due now
+        run = replace(run, held=held, due_at=due, timer_at=due if free else run.timer_at)
     if run.ends:
-        return run
+        if not any(taken_back(row.orders.get(mark.order_id or "", NO_ORDER)) for mark in run.ends):
+            return run
+        ends = _seen_ends(row, rule, run, moment)
+        return replace(run, ends=ends) if ends else _revive(row, rule, replace(run, ends=()), moment)
     for mark in _seen_ends(row, rule, run, moment):
         run = _ended(row, rule, run, mark, Happening(mark.kind, mark.at, mark.event_id, mark.kind), moment)
     waits = rule.key == "user" and not run.ends and not run.step and not run.sequence and run.timer_at < NEVER

@@ -23,6 +23,8 @@ LAST_DAYS = 72 * HOUR
 JITTER = 900_000_000
 #: A run that more purchases than this have ended does not come back (a documented bound).
 MAX_ENDS = 2
+#: Nor does one that was ended longer ago than this when the reversal is heard of (a documented bound).
+REVERSIBLE = 90 * DAY
 
 RunId = tuple[str, str, str]
 """(rule, key, id of the event of entry; of a coupon or pack the key again)."""
@@ -93,6 +95,8 @@ class Person:
         if event["event_id"] in self.ids:
             return
         self.ids.add(event["event_id"])
+        if event["type"] in ("OrderCancelled", "OrderRefunded"):
+            self._forget(floor - REVERSIBLE)
         self.seen.append(event)
         runs = runs_now(self.user, self.seen)
         self._take_back(runs, now)
@@ -108,6 +112,11 @@ class Person:
                 self.entry[name] = run.entry  # of a pack, the earliest coupon, until something has come of it
             if run.alive and name not in self.gone:
                 self._consider(name, run, event, floor)
+
+    def _forget(self, before: int) -> None:
+        """Runs that were ended longer ago than this: what ended them may be taken back, they stay ended."""
+        runs = runs_now(self.user, self.seen)
+        self.gone |= {name for name, run in runs.items() if run.ends and max(run.ends) < before}
 
     def _take_back(self, runs: dict[RunId, RunNow], now: int) -> None:
         """What went out, may still be sent, and is wrong by what is known now."""

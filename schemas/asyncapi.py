@@ -39,7 +39,11 @@ _OUTPUTS: Final = {
         ("Decision",),
         "One record per transition of a candidate: fired, or held and by which gate.",
     ),
-    "stages": ("lifecycle.stages", ("StageChange",), "A user moved between life stages."),
+    "stages": (
+        "lifecycle.stages",
+        ("StageChange",),
+        "A user moved between life stages. A record without a value: the user is gone, or part of another account.",
+    ),
     "outcomes": ("outcomes", ("Outcome",), "What came of fired and held-out candidates within the goal's window."),
 }
 _USER_KEY: Final = {"type": "string", "description": "user_id in UTF-8"}

@@ -332,7 +332,8 @@ class ConsentChanged(ProfileEvent, frozen=True, kw_only=True, gc=False):
 
 
 class UserMerged(ProfileEvent, frozen=True, kw_only=True, gc=False):
-    """This account becomes part of the account `into`."""
+    """This account becomes part of the account `into`, for good: its history is added there, and what is still said of
+    it counts there."""
 
     TYPE: ClassVar[str] = "UserMerged"
 
@@ -340,6 +341,8 @@ class UserMerged(ProfileEvent, frozen=True, kw_only=True, gc=False):
 
 
 class UserErased(ProfileEvent, frozen=True, kw_only=True, gc=False):
+    """The user is forgotten, with all accounts that were merged: only a later registration begins anew."""
+
     TYPE: ClassVar[str] = "UserErased"
 
 

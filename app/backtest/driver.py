@@ -13,7 +13,8 @@ are no threads and no waiting, so a year takes milliseconds, and the same calls 
 
 Both clocks of the product are there. Under "events" (the default) time is what events and `advance_time` say, and
 results are exact to the microsecond; under "wall" the driver plays the machine's clock. Instants are microseconds UTC,
-or RFC 3339 text with an offset wherever one is passed in.
+or RFC 3339 text with an offset wherever one is passed in. With several partitions, what shards tell each other (of
+merged accounts) is a log as the inputs are: `run` works until all of it has arrived.
 """
 
 from __future__ import annotations

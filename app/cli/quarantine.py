@@ -18,7 +18,9 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
 from app.cli import reading
+from app.core import transfers
 from app.core.ids import event_hash
+from app.core.transfers import History, NewerTransfer, NotATransfer, PassedOn
 from app.processor import TIMER, TRANSFERS, quarantine_key
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem, changelog, physical
@@ -160,8 +162,10 @@ def described(settings: Settings, place: Place, record: Any) -> list[str]:
     options = DecodeOptions(
         clock_skew=settings.clock_skew, assume_zone=settings.assume_zone, unknown_types=settings.unknown_types
     )
-    message = codec.decode(place.input, record.key, record.value, record.timestamp, options)
     lines = [f"{place}, received {format_instant(max(record.timestamp, 0) * 1000, UTC)}:"]
+    if place.input == TRANSFERS:
+        return [*lines, f"  {_transferred(record.value)}"]
+    message = codec.decode(place.input, record.key, record.value, record.timestamp, options)
     if isinstance(message, Event):
         happened = format_instant(message.occurred_at, UTC)
         return [*lines, f"  {message.TYPE}, happened {happened}, hash of its id {event_hash(message.event_id).hex()}"]
@@ -170,6 +174,20 @@ def described(settings: Settings, place: Place, record: Any) -> list[str]:
     if isinstance(message, Ignored):
         return [*lines, f"  {message.name}, which is ignored anyway: it stops no shard"]
     return [*lines, f"  {message.TYPE} {format_instant(message.occurred_at, UTC)}, which belongs to no user"]
+
+
+def _transferred(value: bytes | None) -> str:
+    """What a shard told another one of a merged account."""
+    try:
+        message = transfers.decode(value)
+    except (NotATransfer, NewerTransfer) as problem:
+        return f"nothing that this version reads ({problem})" if str(problem) else "nothing that a shard wrote"
+    if isinstance(message, History):
+        when, event = format_instant(message.occurred_at, UTC), event_hash(message.event_id).hex()
+        return f"the history of an account that was merged {when}, hash of that event's id {event}"
+    if isinstance(message, PassedOn):
+        return f"an event of a merged account, from {message.topic}[{message.partition}] offset {message.offset}"
+    return "an account that is to be forgotten: without it, something is left that names it"
 
 
 # -- deciding

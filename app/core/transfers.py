@@ -57,6 +57,9 @@ class NotATransfer(Exception):
 class NewerTransfer(Exception):
     """A message of a newer version of this software."""
 
+    #: Its words name versions, never data: logs may show them.
+    safe_to_log = True
+
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Message)

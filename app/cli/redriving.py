@@ -21,7 +21,9 @@ from aiokafka.structs import OffsetAndMetadata
 from app import clock
 from app.cli import letters, reading
 from app.cli.letters import Letter
-from app.processor import partition_of
+from app.core import transfers
+from app.core.transfers import NewerTransfer, NotATransfer
+from app.processor import TRANSFERS, partition_of
 from app.settings import Settings
 from app.topics import physical
 from schemas import codec
@@ -91,10 +93,13 @@ class _Judge:
             return "other", ""
         if letter.set_aside and code is None:
             return "set aside", ""
-        if letter.topic not in self.settings.inputs or letter.code not in CODES or self.target(letter) is None:
+        inputs = (*self.settings.inputs, TRANSFERS)
+        if letter.topic not in inputs or letter.code not in CODES or self.target(letter) is None:
             return "nowhere", ""
         if not again and letter.place[1] < self.dealt.get(letter.place[0], {}).get(_bucket(letter), 0):
             return "done", ""
+        if letter.topic == TRANSFERS:
+            return _judged_transfer(letter.value)
         read = codec.decode(letter.topic, letter.key, letter.value, self._now_ms, self._options)
         return ("refused", f"{read.code}: {read.reason}") if isinstance(read, RejectedMessage) else ("send", "")
 
@@ -108,6 +113,15 @@ class _Judge:
         """Notes that nothing more is to be done about it."""
         positions = self.dealt.setdefault(letter.place[0], {})
         positions[_bucket(letter)] = max(letter.place[1] + 1, positions.get(_bucket(letter), 0))
+
+
+def _judged_transfer(value: bytes | None) -> tuple[Fate, str]:
+    """What a shard told another one of a merged account may be told again; it is known by the id of its event."""
+    try:
+        transfers.decode(value)
+    except (NotATransfer, NewerTransfer) as problem:
+        return "refused", f"cannot_apply: {str(problem) or 'no shard wrote this'}"
+    return "send", ""
 
 
 def _bucket(letter: Letter) -> str:

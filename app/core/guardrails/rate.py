@@ -27,6 +27,8 @@ class Budget(NamedTuple):
     """A slot is good for so long after its instant."""
     free_from: int = 0
     """When the next slot is free."""
+    limit: str = "The rule sends no more now"
+    """The rate in words: it holds for runs of earlier versions of the rule, too."""
 
 
 class SlotTaken(NamedTuple):
@@ -43,7 +45,8 @@ def budget(rate: Rate, shares: int, tolerance: int) -> Budget:
     """
     each, stretch = rate.most // shares, rate.window + tolerance
     spacing = -(-stretch // each) if each else -(-stretch * shares // rate.most)
-    return Budget(spacing, tolerance)
+    limit = f"The rule sends at most {rate.most:,} in {words.length(rate.window)}"
+    return Budget(spacing, tolerance, limit=limit)
 
 
 def ask(candidate: Candidate, left: Budget) -> tuple[Verdict | None, Budget]:
@@ -55,8 +58,6 @@ def ask(candidate: Candidate, left: Budget) -> tuple[Verdict | None, Budget]:
     after = left if candidate.control else left._replace(free_from=slot + left.spacing)
     if slot == now:
         return None, after
-    assert rule.send.max_rate is not None  # else there is no budget
-    full = f"The rule sends at most {rule.send.max_rate.most:,} in {words.length(rule.send.max_rate.window)}"
     if rule.send.on_cap == "drop" or slot > run.due_at + rule.send.expires_after:
-        return Verdict("dropped", "cap", f"{full}; its turn would come too late."), left
-    return Verdict("deferred", "cap", f"{full}; it waits for its turn.", slot, slot=True), after
+        return Verdict("dropped", "cap", f"{left.limit}; its turn would come too late."), left
+    return Verdict("deferred", "cap", f"{left.limit}; it waits for its turn.", slot, slot=True), after

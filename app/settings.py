@@ -283,7 +283,7 @@ SETTINGS: Final[Sequence[_Setting]] = (
         None,
         "Set it once all workers run the release that brought a new row version: from then on rows are written in it.",
     ),
-    _Setting("RULES", _directory, None, "A directory of rules instead of the shipped catalogue."),
+    _Setting("RULES", _directory, None, "A directory of rules to publish while none are, instead of the shipped ones."),
     _Setting("START", _start, None, "none, state-only or since:T; overrides the rules' own start policy."),
     _Setting("DATA_DIR", _data_dir, ".lifecycle", "Where the embedded Kafka and downloaded data live."),
     _Setting("HTTP_HOST", _host, "127.0.0.1", "Where /metrics, /live and /ready listen."),

@@ -167,6 +167,18 @@ async def test_one_missing_output_is_enough_to_be_told_but_not_for_who_only_publ
     await topics.check_inputs(settings)
 
 
+async def test_the_topic_of_the_rules_has_one_partition_whatever_the_others_have(make_settings) -> None:
+    settings = await make_settings(partitions=3)
+    rules = topics.physical(settings, topics.RULES)
+    async with Admin(settings) as admin:
+        there = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
+        assert there[rules] == 1
+        await admin.create_partitions({rules: NewPartitions(2)})
+    await until_known(settings, rules, 2)
+    [told] = await problems(settings)
+    assert told.startswith(f"Topic {rules} has 2 partitions and must have one, or publications have no order")
+
+
 async def test_other_retention_is_told_with_its_command_and_left_alone(make_settings) -> None:
     settings = await make_settings(create=False, partitions=1)
     orders = topics.physical(settings, "orders")
@@ -188,6 +200,14 @@ async def test_the_command_prints_a_line_a_topic(make_settings) -> None:
     head, *lines = done.stdout.splitlines()
     assert head.split() == ["topic", "partitions", "copies", "kept"]
     assert len(lines) == len(topics.specs(settings))
+    assert lines[-1].split() == [
+        f"{settings.topic_prefix}{settings.app_id}-rules",
+        "1",
+        "1",
+        "every",
+        "publication",
+        "created",
+    ]
     assert lines[0].split() == [f"{settings.topic_prefix}orders", "2", "1", "for", "ever", "created"]
     assert all(line.endswith("would be created") for line in dry.stdout.splitlines()[1:])
     assert all(line.endswith("already there") for line in again.stdout.splitlines()[1:])

@@ -20,7 +20,9 @@ _SAID = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
     "facts", "reentry", "mode", "start", "goal", "source",
 }  # fmt: skip
-_SAID_OF_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after", "max_rate"}
+_SAID_OF_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after", "max_rate"} | {
+    "once_in", "discount_every", "coupon_in_hand",
+}  # fmt: skip
 _SAID_OF_STEP = {"after", "at", "at_once"}
 _PLURALS = {"category": "categories", "coupon": "coupons", "order": "orders", "product": "products"}
 
@@ -76,6 +78,7 @@ def paragraph(data: Data, width: int = 100) -> list[str]:
             *_asking(data),
             _sending(data),
             *_at_most(data),
+            *_sparing(data),
             *_goal(data),
             *_starting(data),
             f'The reason that goes with it: "{data.get("reason")}"',
@@ -209,6 +212,16 @@ def _at_most(data: Data) -> Iterable[str]:
         count, _, window = str(rate).partition(" per ")
         late = "is dropped" if _send(data).get("on_cap") == "drop" else "waits for its turn while it is worth sending"
         yield f"The whole shop sends at most {int(count):,} within {duration(window)}; what is more {late}."
+
+
+def _sparing(data: Data) -> Iterable[str]:
+    send = _send(data)
+    if "once_in" in send:
+        yield f"It writes to a user once in {duration(send['once_in'])}."
+    if "discount_every" in send:
+        yield f"A user gets one discount in {duration(send['discount_every'])}; else the message goes out without it."
+    if "coupon_in_hand" in send:
+        yield "A coupon that the user could use now is named in place of the offer."
 
 
 def _message(data: Data) -> str:

@@ -134,6 +134,14 @@ def test_show_tells_of_the_rate_and_where_the_rule_comes_from(tmp_path: Path) ->
     assert "at most 1 within 3 days; what is more is dropped." in said
 
 
+def test_show_says_what_is_done_sparingly() -> None:
+    said = words(run("rules", "show", "winback").stdout)
+    assert "A user gets one discount in 180 days; else the message goes out without it." in said
+    assert "A coupon that the user could use now is named in place of the offer." in said
+    assert "It writes to a user once in 7 days." in words(run("rules", "show", "cart_abandoned").stdout)
+    assert "Also set" not in said
+
+
 def test_show_suggests_the_rule_that_was_meant(where: Path) -> None:
     result = run("rules", "show", "nugde", "--dir", where)
     assert result.exit_code == 1

@@ -222,7 +222,7 @@ class Game:
         in the end must be the same, their messages and their bytes need not be."""
         merges = {(e["user_id"], e["into"]) for _, _, e in self.sent if e is not None and e["type"] == "UserMerged"}
         mixed = {user for pair in merges if len({self._shard_of(user) for user in pair}) == 2 for user in pair}
-        while more := {into for old, into in merges if old in mixed} - mixed:
+        while more := {user for pair in merges if mixed.intersection(pair) for user in pair} - mixed:
             mixed |= more
         return mixed
 

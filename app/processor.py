@@ -628,7 +628,10 @@ class Processor:
             self._counts["duplicates", event.TYPE] += 1  # who registered anew since then stays
             return
         if row is not None:
-            engine.erase(row, event, moment)
+            try:
+                engine.erase(row, event, moment)
+            except Exception as error:
+                raise self._broken(source, record, error) from error
         self._accounts.erase(user, event.occurred_at)
         self._counts["events", event.TYPE] += 1
         self._leave(user, row)

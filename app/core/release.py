@@ -66,6 +66,12 @@ def _papers_of(candidate: Candidate) -> _Papers:
     return _papers(scope, zone, words.facts(candidate.rule.facts, scope, zone))
 
 
+def _papers_without_step(rule: Rule, scope: Scope) -> _Papers:
+    """Of what goes out no more, or went out: the version that the run follows now may have no such step."""
+    zone = calendar.zone_of(scope.row, scope.policy.zone)
+    return _papers(scope, zone, words.facts(rule.facts, scope, zone))
+
+
 def candidate_of(row: Row, rule: Rule, run: Run, moment: Moment) -> Candidate:
     """The run's pending step, to be asked at the gates."""
     policy = moment.catalogue.policy
@@ -123,9 +129,9 @@ def turn(candidate: Candidate, moment: Moment) -> Verdict | None:
 
 def drop(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> None:
     """The final record of a deferred candidate whose run ends while it waits."""
-    candidate = candidate_of(row, rule, run, moment)
+    scope = Scope(row, run, moment.catalogue.policy, moment.now)
     why = f"While it waited, the run was {why}."
-    _decide(candidate.scope, _papers_of(candidate), "dropped", "eligibility", why, moment)
+    _decide(scope, _papers_without_step(rule, scope), "dropped", "eligibility", why, moment)
 
 
 def abandon(row: Row, run: Run, moment: Moment) -> None:
@@ -277,7 +283,8 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
         if fired.expires_at <= moment.now:
             continue
         done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1)
-        papers = _papers_of(candidate_of(row, rule, done, moment))
+        scope = Scope(row, done, moment.catalogue.policy, moment.now)
+        papers = _papers_without_step(rule, scope)
         retraction = Retraction(
             retraction_id=ids.retraction_id(fired.trigger_id),
             retracts=fired.trigger_id,
@@ -294,4 +301,4 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
             decided_at=papers.decided_at,
         )
         moment.trace.append(retraction)
-        _decide(Scope(row, done, moment.catalogue.policy, moment.now), papers, "retracted", None, why, moment)
+        _decide(scope, papers, "retracted", None, why, moment)

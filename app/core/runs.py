@@ -252,7 +252,7 @@ def _close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
         return run
     release.drop(row, rule, run, why, moment)
     closed = replace(run, sequence=0, step=run.step + 1, timer_at=NEVER)
-    if closed.step == len(rule.steps):
+    if closed.step >= len(rule.steps):
         return closed
     return replace(closed, due_at=due_of(row, rule, closed, closed.step, run.due_at, moment))
 
@@ -679,13 +679,15 @@ def adapt(row: Row, moment: Moment) -> Row:
 
 def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
     rule = moment.catalogue.rule_of(run)
-    gone = rule is None or (run.timer_at < NEVER and run.step >= len(rule.steps))
-    if rule is None or gone:
+    if rule is None or (run.timer_at < NEVER and run.step >= len(rule.steps)):
         if run.sequence:
             release.abandon(row, run, moment)
         if not run.ends:
             moment.tally("runs", "exited", run.rule)
-        return None
+        if rule is None or not any(fired.expires_at > moment.now for fired in run.fired):
+            return None
+        # Its next step is there no more, but what is out may still have to be taken back.
+        return replace(run, version=rule.version, timer_at=NEVER, sequence=0, competing=False)
     if rule.version == run.version:
         return run
     if rule.on_change == "restart" and not run.ends and run.step < len(rule.steps):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from app.core.rules import Catalogue
-from app.processor import Record
+from app.processor import Fingerprint, Record
 
 
 class ProcessorFailed(Exception):
@@ -55,6 +55,10 @@ class ShardProcessor(Protocol):
     @property
     def read_up_to(self) -> Mapping[str, int]:
         """By input: the offset that comes next, as its changelog says; only of inputs that it knows."""
+
+    @property
+    def applied(self) -> Mapping[str, Fingerprint]:
+        """By input: the record just before that offset, where its changelog knows it."""
 
     @property
     def catalogue_number(self) -> int:

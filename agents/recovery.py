@@ -18,6 +18,7 @@ from agents.fetching import RawConsumer
 from agents.protocol import ProcessorFailed, ShardProcessor
 from app import clock
 from app.logs import describe
+from app.processor import Fingerprint
 
 log = logging.getLogger(__name__)
 
@@ -45,6 +46,15 @@ class RecoveryStalled(KafkaError):
 class Restored(NamedTuple):
     records: int
     seconds: float
+
+
+class Place(NamedTuple):
+    """Where a shard stands in an input by its own record."""
+
+    offset: int
+    """What comes next."""
+    applied: Fingerprint | None
+    """The record before it, if the shard knows it."""
 
 
 class Past:
@@ -108,7 +118,7 @@ class Past:
         return Restored(count, clock.monotonic() - started)
 
     async def positions(
-        self, inputs: Sequence[TopicPartition], own: Mapping[TopicPartition, int], rows_restored: bool
+        self, inputs: Sequence[TopicPartition], own: Mapping[TopicPartition, Place], rows_restored: bool
     ) -> dict[TopicPartition, int]:
         """Where to read each input on: at its committed offset, which a person may have set; if that has expired, where
         the shard's `own` record in the changelog stands; at its beginning if it was never read.
@@ -134,6 +144,10 @@ class Past:
                 )
             if offset > end[tp]:
                 await self._confirm_beyond(tp, offset)
+        # Where the shard's own word counts, the record before that place must still be the one it applied. At the very
+        # beginning of what is left there is none any more: a topic made anew hardly begins just there.
+        places = {tp: own[tp] for tp, at in found.items() if tp in own and own[tp].offset == at and begin[tp] < at}
+        await self._confirm_same(places, committed)
         return found
 
     async def end(self, topic: str) -> int:
@@ -155,6 +169,59 @@ class Past:
             tp,
         )
 
+    async def _confirm_same(
+        self, places: Mapping[TopicPartition, Place], committed: Mapping[TopicPartition, int]
+    ) -> None:
+        """The topics are those that the shard has read. One made anew may have grown past where it stood.
+
+        A committed offset is believed unless the record before it is another one; where it is missing, only if it is
+        the same one.
+        """
+        there = await self._fingerprints({tp: place.offset for tp, place in places.items() if place.applied})
+        for tp, place in places.items():
+            before = there.get(tp)
+            if before is None:
+                if tp in committed:
+                    continue
+                why = "gone, or the shard never knew it: nothing tells whether the topic was made anew"
+            elif before != place.applied:
+                why = "not the one that the shard applied: the topic was made anew, or its brokers lost data"
+            else:
+                continue
+            raise PositionLost(
+                f"{tp.topic}[{tp.partition}]: the record before offset {place.offset} is {why}. Going on there could "
+                "pass over events that were never read. Set the group's offset to where the shard should go on (0 for "
+                "a topic made anew) and restart; events that it knows change nothing.",
+                tp,
+            )
+
+    async def _fingerprints(self, before: Mapping[TopicPartition, int]) -> dict[TopicPartition, Fingerprint]:
+        """Of the record just before each of these offsets; nothing of one that is not there. Raises RecoveryStalled."""
+        left = dict(before)
+        if not left:
+            return {}
+        self._consumer.assign(list(left))
+        fetcher = self._consumer.fetcher
+        fetcher.open({tp: offset - 1 for tp, offset in left.items()}, seek=0, allowed=dict.fromkeys(left, 1))
+        found: dict[TopicPartition, Fingerprint] = {}
+        until = clock.monotonic() + _STALLED_SECONDS
+        while left:
+            for chunk in await fetcher.take(1.0):
+                if chunk.error is not None:
+                    raise chunk.error
+                wanted = left.get(chunk.tp)
+                if wanted is None:
+                    continue
+                for record in chunk.records:
+                    if record.offset == wanted - 1:
+                        found[chunk.tp] = Fingerprint.of(record)
+                if chunk.tp in found or chunk.position >= wanted:
+                    del left[chunk.tp]
+                    fetcher.shut([chunk.tp])
+            if left and clock.monotonic() > until:
+                raise RecoveryStalled(f"{', '.join(sorted(f'{t.topic}[{t.partition}]' for t in left))} gave no record")
+        return found
+
     async def _bounds(
         self, tps: Sequence[TopicPartition]
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
@@ -165,28 +232,29 @@ class Past:
 def _place(
     tp: TopicPartition,
     committed: Mapping[TopicPartition, int],
-    own: Mapping[TopicPartition, int],
+    own: Mapping[TopicPartition, Place],
     begin: Mapping[TopicPartition, int],
 ) -> int:
     """Where to read one input on, and a line in the log when the two records of it are not the same."""
+    place = own[tp].offset if tp in own else None
     if tp not in committed:
-        if own.get(tp, begin[tp]) == begin[tp]:  # never read, or it has never given anything
+        if place is None or place == begin[tp]:  # never read, or it has never given anything
             return begin[tp]
         log.warning(
             "The group's offset of %s[%d] has expired or was deleted: the shard goes on at %d, as its own record says.",
             tp.topic,
             tp.partition,
-            own[tp],
+            place,
             extra={"partition": tp.partition},
         )
-        return own[tp]
-    if committed[tp] != own.get(tp, committed[tp]):
+        return place
+    if place is not None and place != committed[tp]:
         log.warning(
             "The group's offset of %s[%d] was set to %d, and that counts; the shard itself had come to %d.",
             tp.topic,
             tp.partition,
             committed[tp],
-            own[tp],
+            place,
             extra={"partition": tp.partition},
         )
     return committed[tp]

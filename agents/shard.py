@@ -22,7 +22,7 @@ from agents.catalogues import CatalogueLost, Catalogues, Offers
 from agents.fetching import Chunk
 from agents.producing import Fenced, Line, ShardProducer
 from agents.protocol import BatchLike, ProcessorFailed, ShardProcessor
-from agents.recovery import Past, PositionLost
+from agents.recovery import Past, Place, PositionLost
 from agents.wiring import Wiring
 from app import clock
 from app.logs import describe
@@ -217,7 +217,8 @@ class Shard:
         async with Past(wiring.client, wiring.group) as past:
             restored = self._metrics.recovery_records.labels(str(number))
             found = await past.restore(TopicPartition(wiring.changelog, number), processor, restored.set)
-            own = {tp: processor.read_up_to[name] for name, tp in self._tps.items() if name in processor.read_up_to}
+            places, applied = processor.read_up_to, processor.applied
+            own = {tp: Place(places[name], applied.get(name)) for name, tp in self._tps.items() if name in places}
             positions = await past.positions(list(self._tps.values()), own, processor.rows_held > 0)
             published = await past.end(self._offers.topic) if self._offers is not None else 0
         self._ask("after restoring the rows", processor.restored)

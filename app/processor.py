@@ -75,6 +75,18 @@ class Record(NamedTuple):
     value: bytes | None
 
 
+class Fingerprint(NamedTuple):
+    """By what a record is known again, should its topic have been deleted and made anew meanwhile."""
+
+    offset: int
+    timestamp_ms: int
+    crc: int
+
+    @classmethod
+    def of(cls, record: Record) -> Fingerprint:
+        return cls(record.offset, record.timestamp_ms, crc32(record.value or b"", crc32(record.key or b"")))
+
+
 class Output(NamedTuple):
     """A record to write, to this shard's partition of the logical topic unless another one is named."""
 
@@ -153,6 +165,8 @@ class _Meta(msgspec.Struct):
     """By rule with a maximum rate: when its next slot is free here."""
     read_up_to: dict[str, int] = {}
     """By input: the offset that comes next; committed with the group's own, but it does not expire as that does."""
+    applied: dict[str, Fingerprint] = {}
+    """By input: the record that was applied last."""
     unsettled: list[str] = []
     """Rules whose runs the last change-over has to look after before anything else happens; EVERY_RULE for all."""
     settled: str = ""
@@ -162,13 +176,14 @@ class _Meta(msgspec.Struct):
 class _Input:
     """One input partition: what is buffered, and what is known of what is not."""
 
-    __slots__ = ("clock", "head", "index", "name", "opened", "pending", "position", "unread_until")
+    __slots__ = ("applied", "clock", "head", "index", "name", "opened", "pending", "position", "unread_until")
 
     def __init__(self, name: str, index: int) -> None:
         self.name = name
         self.index = index
         self.pending: deque[Record] = deque()
         self.head: tuple[int, Record, object] | None = None
+        self.applied: Record | None = None  # the last one since the opening
         self.clock = BEGINNING
         self.opened = False
         self.position = 0  # offset of the next record to be fetched
@@ -300,6 +315,12 @@ class Processor:
     def read_up_to(self) -> Mapping[str, int]:
         """By input, the offset that comes next by the shard's own changelog; nothing of an input it never had."""
         return self._meta.read_up_to
+
+    @property
+    def applied(self) -> Mapping[str, Fingerprint]:
+        """By input, the record just before that place; nothing of an input that gave none, or was set elsewhere."""
+        place = self._meta.read_up_to
+        return {name: last for name, last in self._meta.applied.items() if last.offset + 1 == place.get(name)}
 
     @property
     def catalogue_number(self) -> int:
@@ -514,6 +535,7 @@ class Processor:
 
     def _taken(self, source: _Input, record: Record) -> None:
         self._offsets[source.name] = record.offset + 1
+        source.applied = record
         if self._look_ends:
             self._reached(source)
 
@@ -887,6 +909,10 @@ class Processor:
             self._cold[user] = data
             rows.append((user.encode(), data))
         self._meta.read_up_to.update(self._offsets)
+        for name in self._offsets:  # once a batch, not for each record
+            record = self._inputs[name].applied
+            assert record is not None  # _taken keeps both
+            self._meta.applied[name] = Fingerprint.of(record)
         rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))
         self._noted = self._meta.merged
         batch = Batch(rows, self._outputs, self._offsets, self._counts, self.consecutive_rejects)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable
 from typing import Any
+from zlib import crc32
 
 import msgspec
 import orjson
@@ -16,6 +17,7 @@ from app.core import engine, row
 from app.core.row import NewerRow
 from app.processor import (
     META_KEY,
+    Fingerprint,
     InvariantBroken,
     Processor,
     RejectCeiling,
@@ -794,6 +796,19 @@ def test_an_input_that_gave_nothing_yet_is_recorded_where_it_began_and_one_that_
     shard.reopen()
     assert shard.processor.read_up_to["coupons"] == 3
     assert Shard().processor.read_up_to == {"orders": 0, "logins": 0, "coupons": 0}
+
+
+def test_the_record_applied_last_is_known_by_time_key_and_value_as_long_as_its_input_is_read_on_after_it() -> None:
+    shard = Shard().run(login("03-01", "a"), login("03-02", "b")).clock("03-04").run()
+    last = shard.log["logins"][2]
+    known = shard.processor.applied["logins"]
+    assert known == Fingerprint.of(last) == Fingerprint(2, last.timestamp_ms, crc32(last.value or b""))
+    assert shard.reopen().processor.applied["logins"] == known
+    assert Fingerprint.of(last._replace(key=b"k")) != known
+    assert Fingerprint.of(last._replace(timestamp_ms=1)) != known
+    shard.committed["logins"] = 1  # a person has set it back
+    assert "logins" not in shard.reopen().processor.applied
+    assert Shard().processor.applied == {}
 
 
 def test_the_record_of_an_older_release_knows_no_offsets() -> None:

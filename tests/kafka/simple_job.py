@@ -13,7 +13,7 @@ from typing import Any
 
 import orjson
 
-from app.processor import TRANSFERS, Batch, Output, Record
+from app.processor import TRANSFERS, Batch, Fingerprint, Output, Record
 
 BUFFER = 20_000
 EVERY = 10
@@ -30,6 +30,7 @@ class SimpleJob:
         self.merged = 0
         self.pending_timers = 0
         self.read_up_to: dict[str, int] = {}  # it keeps no record of its own: the group's offsets are all there is
+        self.applied: dict[str, Fingerprint] = {}
         self._wall, self._buffer = wall, buffer
         self._cold: dict[bytes, bytes] = {}
         self._rows: dict[bytes, list[Any]] = {}

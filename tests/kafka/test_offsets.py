@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
 from aiokafka.structs import OffsetAndMetadata
@@ -107,6 +108,24 @@ async def set_offset(settings: Settings, input: str, offset: int) -> None:
         tp = TopicPartition(physical(settings, input), 0)
         consumer.assign([tp])
         await consumer.commit({tp: OffsetAndMetadata(offset, "")})
+
+
+async def make_anew(settings: Settings, input: str) -> None:
+    """The input's topic is deleted, which takes the group's offset along, and made again."""
+    topic = physical(settings, input)
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        await admin.delete_topics([topic])
+
+        for _ in range(100):
+            (answer,) = (await admin.create_topics([NewTopic(topic, settings.partitions, 1)])).topic_errors
+            if answer[1] == 0:
+                return
+            await asyncio.sleep(0.1)  # "already exists", until it is gone
+        pytest.fail(f"{topic} was not made: {answer}")
+    finally:
+        await admin.close()
 
 
 # -- and what the shard makes of it
@@ -219,3 +238,32 @@ async def test_where_the_shards_own_record_stands_must_still_be_there(
     await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
     assert f"{topic}[0]: the events from offset 0 to 3 were deleted" in worker.get("ready")[1]
     assert worker.metric("lifecycle_offsets_out_of_range_total", input="logins") == 1
+
+
+async def test_a_topic_that_was_made_anew_and_has_grown_past_where_the_shard_stood_is_not_read_on_there(
+    make_settings: MakeSettings, produce: Produce, start: Start
+) -> None:
+    settings = await make_settings(inputs="logins,coupons", partitions=1, clock="wall")
+    await produce(settings, "coupons", coupons(0, 30))
+    worker = start(settings, "first")
+    await applied(worker, 30)
+    assert worker.stop()[0] == 0
+    await make_anew(settings, "coupons")
+    await produce(settings, "coupons", coupons(1000, 50))
+    said = f"{physical(settings, 'coupons')}[0]: the record before offset 30 is not the one that the shard applied"
+
+    async def refused(name: str) -> None:
+        worker = start(settings, name)
+        await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
+        assert said in worker.get("ready")[1]
+        assert worker.metric("lifecycle_offsets_out_of_range_total", input="coupons") == 1
+        assert worker.metric("lifecycle_events_total") == 0
+        assert worker.stop()[0] == 0
+
+    await refused("no-offset")
+    await set_offset(settings, "coupons", 30)  # a broker that kept the group's offset
+    await refused("same-offset")
+
+    await set_offset(settings, "coupons", 0)  # a person says where to go on
+    worker = start(settings, "from-its-beginning")
+    await applied(worker, 50)

@@ -95,9 +95,9 @@ def shown(value: object) -> object:
 
 
 def _message(record: logging.LogRecord) -> str:
-    """The record's text with its arguments made safe, and how many like it were left out before it."""
-    times = getattr(record, "_unsaid", 0)
-    return _text(record) + (f" (and {times} like it since the last one)" if times else "")
+    """The record's text with its arguments made safe, and what there is to say of others like it (see Repeated)."""
+    repeats = getattr(record, "_repeats", "")
+    return _text(record) + (f" ({repeats})" if repeats else "")
 
 
 def _text(record: logging.LogRecord) -> str:
@@ -193,28 +193,48 @@ class Bookkeeping(logging.Filter):
 
 
 class Repeated(logging.Filter):
-    """Of what libraries say over and over (a broker that is down makes aiokafka say forty things a second), the first
-    line is written, and one a minute after it that says how many there were."""
+    """Of what aiokafka says over and over (a broker that is down makes it say forty things a second), the first line is
+    written, the second one with a word that from here on they are counted, and then one a minute with the count.
+
+    Lines about another error are other lines.
+    """
 
     EVERY_SECONDS: Final = 60.0
+    KEPT: Final = 256
 
     def __init__(self) -> None:
         super().__init__()
-        self._said: dict[tuple[str, str], tuple[float, int]] = {}
-        """By logger and message without its arguments: when it was written last, and how often it was said since."""
+        self._said: dict[tuple[str, ...], tuple[float, int | None]] = {}
+        """By logger, message without its arguments, and errors: when it was written last, and how often it was said
+        since; None while it was said once. The longest unwritten first."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if record.levelno < logging.WARNING or not record.name.startswith(_LIBRARIES):
+        if record.levelno < logging.WARNING or not record.name.startswith("aiokafka"):
             return True
-        key = record.name, str(record.msg)
-        written, unsaid = self._said.get(key, (-math.inf, 0))
+        key = record.name, str(record.msg), *_named_in(record)
+        written, unsaid = self._said.get(key, (-math.inf, None))
         if 0 <= record.created - written < self.EVERY_SECONDS:
-            self._said[key] = written, unsaid + 1
-            return False
-        self._said[key] = record.created, 0
+            self._said[key] = written, 0 if unsaid is None else unsaid + 1
+            if unsaid is None:
+                record._repeats = "more like it are counted, and written once a minute"
+            return unsaid is None
+        self._said.pop(key, None)
+        if len(self._said) >= self.KEPT:
+            del self._said[next(iter(self._said))]
         if unsaid:
-            record._unsaid = unsaid
+            record._repeats = f"and {unsaid} like it since the last one"
+        self._said[key] = record.created, 0 if unsaid else None
         return True
+
+
+def _named_in(record: logging.LogRecord) -> Iterator[str]:
+    """The errors that a record is about: what makes two records with the same text different."""
+    args = record.args.values() if isinstance(record.args, dict) else record.args or ()
+    for value in (*args, record.exc_info[1] if record.exc_info else None):
+        if isinstance(value, BaseException):
+            yield describe(value)
+        elif isinstance(value, type):
+            yield value.__name__
 
 
 def config(level: str = "info", form: str = "auto") -> dict[str, Any]:

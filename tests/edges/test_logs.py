@@ -180,7 +180,7 @@ def test_libraries_are_heard_from_warnings_on_and_harmless_ones_are_dropped(caps
 
 
 @pytest.mark.usefixtures("root_logging")
-def test_of_what_a_library_says_over_and_over_the_first_is_written_and_one_a_minute_that_counts_the_others(
+def test_of_what_a_library_says_over_and_over_two_are_written_and_then_one_a_minute_that_counts_the_others(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     logs.setup("info", "json")
@@ -202,13 +202,48 @@ def test_of_what_a_library_says_over_and_over_the_first_is_written_and_one_a_min
     found = [(line["logger"], line["message"]) for line in map(json.loads, capsys.readouterr().err.splitlines())]
     assert [text for name, text in found if name == "aiokafka"] == [
         "Unable connect to node with id 0: refused",
-        "Unable connect to node with id 0: refused (and 599 like it since the last one)",
+        "Unable connect to node with id 1: refused (more like it are counted, and written once a minute)",
+        "Unable connect to node with id 0: refused (and 598 like it since the last one)",
         "Unable connect to node with id 0: refused (and 599 like it since the last one)",
         "Something else",
         "Unable connect to node with id 7: after the clock jumped back (and 99 like it since the last one)",
     ]
-    assert len([name for name, _ in found if name == "aiokafka.consumer.fetcher"]) == 3
+    assert len([name for name, _ in found if name == "aiokafka.consumer.fetcher"]) == 4
     assert len([name for name, _ in found if name == "agents.shard"]) == 13
+
+
+def _said(filter: logs.Repeated, name: str, text: str, *args: object, at: float, error: object = None) -> bool:
+    info = (type(error), error, None) if isinstance(error, BaseException) else None
+    record = logging.LogRecord(name, logging.ERROR, "f.py", 1, text, args, info)
+    record.created = at
+    return filter.filter(record)
+
+
+def test_lines_about_another_error_are_other_lines_and_of_other_libraries_all_are_written() -> None:
+    seen = logs.Repeated()
+    for at in (0.0, 0.1):
+        assert _said(seen, "aiokafka", "Failed: %s", KafkaConnectionError("refused"), at=at)
+        assert _said(seen, "aiokafka", "Failed: %s", KafkaConnectionError("no such host"), at=at)
+        assert _said(seen, "aiokafka", "Failed: %s", GroupCoordinatorNotAvailableError, at=at)
+        assert _said(seen, "aiokafka", "Broken", at=at)
+        assert _said(seen, "aiokafka", "Broken", at=at, error=KeyError("u-1"))
+        assert _said(seen, "aiokafka", "Broken", at=at, error=MemoryError())
+    assert not _said(seen, "aiokafka", "Failed: %s", KafkaConnectionError("refused"), at=1)
+    assert not _said(seen, "aiokafka", "Failed: %s", GroupCoordinatorNotAvailableError, at=1)
+    assert not _said(seen, "aiokafka", "Broken", at=1, error=KeyError("u-2"))
+    for at in range(3):
+        assert _said(seen, "faust.agents.agent", "Agent %s raised error: %r", "orders", KeyError("x"), at=at)
+        assert _said(seen, "asyncio", "Task exception was never retrieved", at=at)
+
+
+def test_what_is_said_again_after_a_quiet_minute_is_new_and_only_so_much_is_kept_in_mind() -> None:
+    seen = logs.Repeated()
+    assert [_said(seen, "aiokafka", "Slow", at=at) for at in (0, 70, 71, 72)] == [True, True, True, False]
+    for number in range(2_000):
+        assert _said(seen, "aiokafka", f"Connection {number} is unclosed", at=number / 100)
+    assert len(seen._said) == logs.Repeated.KEPT
+    assert _said(seen, "aiokafka", "Connection 0 is unclosed", at=21)  # forgotten, so it is written
+    assert not [_said(seen, "aiokafka", "Connection 1999 is unclosed", at=21) for _ in range(2)][1]
 
 
 def test_at_the_debug_level_libraries_still_keep_records_to_themselves() -> None:

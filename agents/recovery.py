@@ -54,7 +54,7 @@ class Place(NamedTuple):
     offset: int
     """What comes next."""
     applied: Fingerprint | None
-    """The record before it, if the shard knows it."""
+    """The last record before it, if the shard knows it; markers of transactions may lie between."""
 
 
 class Past:
@@ -144,10 +144,11 @@ class Past:
                 )
             if offset > end[tp]:
                 await self._confirm_beyond(tp, offset)
-        # Where the shard's own word counts, the record before that place must still be the one it applied. At the very
-        # beginning of what is left there is none any more: a topic made anew hardly begins just there.
-        places = {tp: own[tp] for tp, at in found.items() if tp in own and own[tp].offset == at and begin[tp] < at}
-        await self._confirm_same(places, committed)
+        # Where the shard's own word counts, the record before that place must still be the one it applied. Retention
+        # may have taken that one: a topic made anew hardly begins just behind it.
+        places = {tp: own[tp] for tp, at in found.items() if tp in own and own[tp].offset == at}
+        left = {tp: place for tp, place in places.items() if begin[tp] <= _last_before(place)}
+        await self._confirm_same(left, committed)
         return found
 
     async def end(self, topic: str) -> int:
@@ -177,7 +178,7 @@ class Past:
         A committed offset is believed unless the record before it is another one; where it is missing, only if it is
         the same one.
         """
-        there = await self._fingerprints({tp: place.offset for tp, place in places.items() if place.applied})
+        there = await self._fingerprints({tp: at.applied.offset for tp, at in places.items() if at.applied})
         for tp, place in places.items():
             before = there.get(tp)
             if before is None:
@@ -195,14 +196,14 @@ class Past:
                 tp,
             )
 
-    async def _fingerprints(self, before: Mapping[TopicPartition, int]) -> dict[TopicPartition, Fingerprint]:
-        """Of the record just before each of these offsets; nothing of one that is not there. Raises RecoveryStalled."""
-        left = dict(before)
+    async def _fingerprints(self, of: Mapping[TopicPartition, int]) -> dict[TopicPartition, Fingerprint]:
+        """Of the record at each of these offsets; nothing of one that is not there. Raises RecoveryStalled."""
+        left = dict(of)
         if not left:
             return {}
         self._consumer.assign(list(left))
         fetcher = self._consumer.fetcher
-        fetcher.open({tp: offset - 1 for tp, offset in left.items()}, seek=0, allowed=dict.fromkeys(left, 1))
+        fetcher.open(dict(left), seek=0, allowed=dict.fromkeys(left, 1))
         found: dict[TopicPartition, Fingerprint] = {}
         until = clock.monotonic() + _STALLED_SECONDS
         while left:
@@ -213,9 +214,9 @@ class Past:
                 if wanted is None:
                     continue
                 for record in chunk.records:
-                    if record.offset == wanted - 1:
+                    if record.offset == wanted:
                         found[chunk.tp] = Fingerprint.of(record)
-                if chunk.tp in found or chunk.position >= wanted:
+                if chunk.tp in found or chunk.position > wanted:
                     del left[chunk.tp]
                     fetcher.shut([chunk.tp])
             if left and clock.monotonic() > until:
@@ -227,6 +228,10 @@ class Past:
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int]]:
         begin, end = await asyncio.gather(self._consumer.beginning_offsets(tps), self._consumer.end_offsets(tps))
         return begin, end
+
+
+def _last_before(place: Place) -> int:
+    return place.offset - 1 if place.applied is None else place.applied.offset
 
 
 def _place(

@@ -277,7 +277,12 @@ class Processor:
         source = self._inputs[input]
         if not source.opened:  # where it is read on, if it never gives anything, too
             source.opened = True
-            self._meta.read_up_to[input] = records[0].offset if records else position
+            place = records[0].offset if records else position
+            if self._meta.read_up_to.get(input) != place:
+                self._meta.applied.pop(input, None)
+            self._meta.read_up_to[input] = place
+        elif not records and position > source.position and self.plan.clock == "events":
+            self._meta_dirty = True  # where no look notes it in time
         source.pending.extend(records)
         source.position = position
         self._reached(source)
@@ -318,9 +323,8 @@ class Processor:
 
     @property
     def applied(self) -> Mapping[str, Fingerprint]:
-        """By input, the record just before that place; nothing of an input that gave none, or was set elsewhere."""
-        place = self._meta.read_up_to
-        return {name: last for name, last in self._meta.applied.items() if last.offset + 1 == place.get(name)}
+        """By input, the last record before that place; nothing of an input that gave none, or was set elsewhere."""
+        return self._meta.applied
 
     @property
     def catalogue_number(self) -> int:
@@ -902,17 +906,24 @@ class Processor:
                 self._budgets[item.rule] = self._budgets[item.rule]._replace(free_from=item.free_from)
         self._trace.clear()
 
+    def _pass_markers(self) -> None:
+        """What is applied to its end is read up to behind the markers of transactions, too: retention takes them with
+        the events, and to go on at one that is gone would look as if an event had been."""
+        for source in self._inputs.values():
+            if source.opened and source.unread_from() > self._meta.read_up_to[source.name]:
+                self._offsets[source.name] = source.unread_from()
+
     def _batch(self) -> Batch:
         rows = self._accounts.taken()
         for user, row in self._dirty.items():
             data = encode(row, self._meta.row_version)
             self._cold[user] = data
             rows.append((user.encode(), data))
+        self._pass_markers()
         self._meta.read_up_to.update(self._offsets)
         for name in self._offsets:  # once a batch, not for each record
-            record = self._inputs[name].applied
-            assert record is not None  # _taken keeps both
-            self._meta.applied[name] = Fingerprint.of(record)
+            if (record := self._inputs[name].applied) is not None:
+                self._meta.applied[name] = Fingerprint.of(record)
         rows.append((META_KEY, msgspec.msgpack.encode(self._meta)))
         self._noted = self._meta.merged
         batch = Batch(rows, self._outputs, self._offsets, self._counts, self.consecutive_rejects)

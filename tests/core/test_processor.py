@@ -13,9 +13,11 @@ import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
 from app import processor
+from app.backtest.driver import Driver
 from app.core import engine, row
 from app.core.row import NewerRow
 from app.processor import (
+    IDLE_NOTE,
     META_KEY,
     Fingerprint,
     InvariantBroken,
@@ -809,6 +811,37 @@ def test_the_record_applied_last_is_known_by_time_key_and_value_as_long_as_its_i
     shard.committed["logins"] = 1  # a person has set it back
     assert "logins" not in shard.reopen().processor.applied
     assert Shard().processor.applied == {}
+
+
+def test_what_is_applied_to_its_end_is_read_up_to_behind_the_markers_of_transactions() -> None:
+    shard = Shard(clock="wall", inputs=("orders", "coupons"))
+    shard.processor.look(at("03-02"), {"orders": 0, "coupons": 0})
+    shard.take()
+    shard.processor.feed("coupons", (), 3)  # nothing but markers
+    assert shard.take() is None  # which is not worth a batch of its own
+    [record] = Shard().write(order("03-02", "a")).log["orders"]
+    shard.processor.feed("orders", [record, record._replace(offset=2)], 4)
+    assert shard.take(1) is not None
+    assert shard.committed == shard.processor.read_up_to == {"orders": 2, "coupons": 3}
+    assert shard.take() is not None
+    assert shard.committed == shard.processor.read_up_to == {"orders": 4, "coupons": 3}
+    assert shard.take() is None
+
+
+@pytest.mark.parametrize("clock", ["wall", "events"])
+def test_a_marker_that_comes_by_itself_is_noted_without_other_traffic_and_once(clock: str) -> None:
+    driver = Driver(ECHO, clock=clock, at=at("03-01"))  # type: ignore[arg-type]
+    driver.advance_time(at("03-02"))
+    driver.run()
+    driver.broker.mark(("coupons", 0))
+    before = len(driver.broker.changelog[0])
+    if clock == "wall":
+        driver.advance_time(by=IDLE_NOTE)
+    driver.run()
+    assert driver.broker.committed["coupons", 0] == driver.broker.end(("coupons", 0))
+    assert len(driver.broker.changelog[0]) == before + 1
+    driver.run()
+    assert len(driver.broker.changelog[0]) == before + 1
 
 
 def test_the_record_of_an_older_release_knows_no_offsets() -> None:

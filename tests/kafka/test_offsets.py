@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
 from aiokafka.protocol.api import Request, RequestStruct, Response
 from aiokafka.protocol.types import Array, Int16, Int32, Schema, String
@@ -267,3 +267,45 @@ async def test_a_topic_that_was_made_anew_and_has_grown_past_where_the_shard_sto
     await set_offset(settings, "coupons", 0)  # a person says where to go on
     worker = start(settings, "from-its-beginning")
     await applied(worker, 50)
+
+
+async def transact(settings: Settings, input: str, records: list[tuple[bytes, bytes]], abort: bool = False) -> None:
+    """Sends each in a transaction of its own: the log ends with a marker."""
+    producer = AIOKafkaProducer(bootstrap_servers=settings.kafka_bootstrap, transactional_id=settings.app_id)
+    async with producer:
+        for key, value in records:
+            await producer.begin_transaction()
+            await producer.send_and_wait(physical(settings, input), key=key, value=value)
+            await (producer.abort_transaction() if abort else producer.commit_transaction())
+
+
+async def test_what_retention_took_after_it_was_read_is_not_missed_if_its_producer_is_transactional(
+    make_settings: MakeSettings, produce: Produce, start: Start
+) -> None:
+    settings = await make_settings(inputs="logins,coupons,orders", partitions=1, clock="wall")
+    worker = start(settings, "first")
+    await applied(worker, 0)
+    await transact(settings, "coupons", coupons(0, 3))
+    await transact(settings, "logins", logins(0, 2), abort=True)
+    await applied(worker, 3)
+    await produce(settings, "orders", [(b"u-1", b"junk")])  # whatever it writes next, it notes where it is
+    await until(lambda: worker.metric("lifecycle_rejects_total") == 1, 20, worker.log)
+    assert worker.stop()[0] == 0
+
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    emptied = [TopicPartition(physical(settings, name), 0) for name in ("logins", "coupons")]
+    await admin.delete_records({tp: RecordsToDelete(-1) for tp in emptied})
+    await admin.close()
+    worker = start(settings, "a-month-later")
+    await transact(settings, "coupons", coupons(3, 2))
+    await applied(worker, 2)
+    await produce(settings, "orders", [(b"u-1", b"junk")])
+    await until(lambda: worker.metric("lifecycle_rejects_total") == 1, 20, worker.log)
+    assert worker.stop()[0] == 0
+
+    await forget(settings, "coupons", "orders")  # the record that was applied last lies before a marker
+    worker = start(settings, "offsets-expired")
+    await transact(settings, "coupons", coupons(5, 2))
+    await applied(worker, 2)
+    assert worker.log().count("has expired or was deleted") == 2

@@ -108,8 +108,7 @@ def object_to(candidate: Candidate, verdict: Verdict, moment: Moment) -> Run:
     run = candidate.scope.run
     _decide(candidate.scope, _papers_of(candidate), verdict.outcome, verdict.gate, verdict.reason, moment)
     if verdict.outcome == "deferred":
-        slot = verdict.until if verdict.slot else 0
-        return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False, slot=slot)
+        return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False, slot=verdict.slot)
     return replace(run, sequence=0, competing=False)
 
 

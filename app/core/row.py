@@ -104,7 +104,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     competing: bool = False
     """Let through by the gates before arbitration, it waits for its window to close."""
     slot: int = 0
-    """Of a candidate that its rule's maximum rate deferred: the slot with which it comes back; 0 = it holds none."""
+    """Of a candidate that its rule's maximum rate deferred: how long the slot with which it comes back is good; 0 = it
+    holds none."""
 
 
 class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -211,7 +211,10 @@ def _at_most(data: Data) -> Iterable[str]:
     if rate := _send(data).get("max_rate"):
         count, _, window = str(rate).partition(" per ")
         late = "is dropped" if _send(data).get("on_cap") == "drop" else "waits for its turn while it is worth sending"
-        yield f"The whole shop sends at most {int(count):,} within {duration(window)}; what is more {late}."
+        yield (
+            f"The whole shop sends at most {int(count):,} within {duration(window)}, or one from each partition where "
+            f"there are more of those; what is more {late}."
+        )
 
 
 def _sparing(data: Data) -> Iterable[str]:

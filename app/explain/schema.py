@@ -205,7 +205,10 @@ _SEND: Final[dict[str, Schema]] = {
     "max_rate": {
         "type": "string",
         "pattern": r"^\s*[0-9]*[1-9][0-9]*\s+per\s+[0-9]+(d|h|min|s)\s*$",
-        "description": "1000 per 1h: at most so many in any stretch of so long, all workers together; others wait.",
+        "description": "1000 per 1h: at most so many in any stretch of so long, all workers together; others wait. "
+        "Each partition sends its equal share, rounded down; of a rate below one a partition, up to one of each may "
+        "come at once. Under CLOCK=wall slots lie LATENESS and 5 % further apart, so a rate for seconds is not used "
+        "up; who came too late with two slots, because the workers stood still, goes out with the second.",
     },
     "coupon_in_hand": _choice(["instead"], "A coupon that the user holds is named in place of the offer."),
 }

@@ -127,11 +127,17 @@ def test_show_tells_of_the_rate_and_where_the_rule_comes_from(tmp_path: Path) ->
         THANKS.replace("expires_after: 1h", "expires_after: 1h, max_rate: 1000 per 1h") + "source: common practice\n"
     )
     said = words(run("rules", "show", "thanks", "--dir", shop(tmp_path, thanks=rated)).stdout)
-    assert "The whole shop sends at most 1,000 within 1 hour; what is more waits for its turn while" in said
+    assert (
+        "The whole shop sends at most 1,000 within 1 hour, or one from each partition where there are more of" in said
+    )
+    assert "; what is more waits for its turn while it is worth sending." in said
     assert "The rule comes from: common practice." in said
     dropping = rated.replace("1000 per 1h", "1 per 3d, on_cap: drop")
     said = words(run("rules", "show", "thanks", "--dir", shop(tmp_path, thanks=dropping)).stdout)
-    assert "at most 1 within 3 days; what is more is dropped." in said
+    assert (
+        "at most 1 within 3 days, or one from each partition where there are more of those; what is more is dropped."
+        in said
+    )
 
 
 def test_show_says_what_is_done_sparingly() -> None:

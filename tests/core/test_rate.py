@@ -154,6 +154,28 @@ def test_after_an_outage_there_is_no_storm_either() -> None:
     assert max(Counter(d["trigger_id"] for d in shard.decisions()).values()) == 3
 
 
+@pytest.mark.parametrize("gap", [1, 10, 45])
+def test_under_the_wall_clock_however_rare_the_looks_nobody_is_asked_more_than_three_times(gap: int) -> None:
+    rules = gift("20 per 1min")
+    shard = Shard(rules, clock="wall", lateness=5 * SECOND).look("03-01").run(*coupons(100, 1)).look("03-02").run()
+    for seconds in range(0, 1_800, gap):
+        shard.look(at("03-02") + seconds * SECOND).run()
+    assert Counter(d["outcome"] for d in shard.decisions() if d["final"]) == {"fired": 100}
+    asked = Counter(d["trigger_id"] for d in shard.decisions())
+    assert max(asked.values()) == (2 if gap == 1 else 3)
+    # slots that lie between two looks come at the second one
+    assert most_in(MINUTE, released(shard)) <= 20 + (0 if gap == 1 else 20 * gap // 60)
+
+
+def test_of_a_rate_below_one_a_partition_up_to_one_of_each_may_come_at_once_and_no_more_in_a_stretch() -> None:
+    rules, instants = gift("3 per 1h"), []
+    for shard in range(8):
+        own = [e for e in coupons(200, 1) if partition_of(e.user_id.encode(), 8, "murmur2") == shard]
+        instants += released(Shard(rules, shard, partitions=8).write(*own).clock("03-10").run())
+    assert max(Counter(instants).values()) == 8
+    assert most_in(HOUR, sorted(instants)) == 8
+
+
 def test_a_night_in_between_makes_the_slot_void_and_the_morning_asks_again() -> None:
     send = "{action: contact, channels: [push], expires_after: 36h, max_rate: 1 per 4h}"
     shard = Shard(gift("", NIGHT, send=send)).run(*coupons(4, 1)).clock("03-10").run()

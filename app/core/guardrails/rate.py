@@ -3,7 +3,8 @@
 It is the rate of the whole deployment; whoever calls has cut it into equal shares. A share is a row of slots, evenly
 spaced, and its state is one instant: when the next slot is free. Who comes before that is given a slot of its own and
 goes out when it comes back with it, so that a storm is asked twice and not over and over. A slot is void when another
-gate holds its candidate back meanwhile, or when its candidate comes too late with it.
+gate holds its candidate back meanwhile, or when its candidate comes too late with it: after a standstill all who waited
+would come at once. It is then given another one, once; with that one it goes out however late it comes.
 
 The rate protects the services behind a trigger, so grants meet it as well. A control candidate sends nothing and takes
 nobody's slot; it waits as long as it would have had to, so that both arms of a comparison wait alike.
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from app.core import words
 from app.core.guardrails.verdict import Candidate, Verdict
+from app.core.row import NEVER
 from app.core.rules import Rate
 
 
@@ -24,7 +26,7 @@ class Budget(NamedTuple):
     spacing: int
     """From one slot to the next."""
     tolerance: int
-    """A slot is good for so long after its instant."""
+    """A slot is good for so long after its instant, the first one that a candidate is given."""
     free_from: int = 0
     """When the next slot is free."""
     limit: str = "The rule sends no more now"
@@ -39,7 +41,8 @@ class SlotTaken(NamedTuple):
 
 
 def budget(rate: Rate, shares: int, tolerance: int) -> Budget:
-    """One of so many equal shares of a rate. A share of less than one candidate is one in a longer stretch.
+    """One of so many equal shares of a rate. A share of less than one candidate is one in a longer stretch, so that up
+    to one of each share may come in the same instant.
 
     Slots may be used `tolerance` late, so a stretch sees those of `tolerance` before it, too: they are spaced for that.
     """
@@ -52,7 +55,8 @@ def budget(rate: Rate, shares: int, tolerance: int) -> Budget:
 def ask(candidate: Candidate, left: Budget) -> tuple[Verdict | None, Budget]:
     """What there is to object, and the budget after it. Asked last, when everything else lets the candidate out."""
     rule, run, now = candidate.rule, candidate.scope.run, candidate.scope.now
-    if run.sequence and run.slot and now - run.slot <= left.tolerance:
+    held = run.sequence and run.slot
+    if held and now <= run.slot:
         return None, left  # it comes back with its slot
     slot = max(now, left.free_from)
     after = left if candidate.control else left._replace(free_from=slot + left.spacing)
@@ -60,4 +64,5 @@ def ask(candidate: Candidate, left: Budget) -> tuple[Verdict | None, Budget]:
         return None, after
     if rule.send.on_cap == "drop" or slot > run.due_at + rule.send.expires_after:
         return Verdict("dropped", "cap", f"{left.limit}; its turn would come too late."), left
-    return Verdict("deferred", "cap", f"{left.limit}; it waits for its turn.", slot, slot=True), after
+    good_until = NEVER if held else slot + left.tolerance
+    return Verdict("deferred", "cap", f"{left.limit}; it waits for its turn.", slot, good_until), after

@@ -37,8 +37,8 @@ class Verdict(NamedTuple):
     reason: str
     until: int = 0
     """For `deferred`: when to ask again, everything anew."""
-    slot: bool = False
-    """`until` is a slot of the rule's maximum rate, which the candidate holds when it comes back."""
+    slot: int = 0
+    """`until` is a slot of the rule's maximum rate, which the candidate holds if it comes back by then."""
 
 
 Gate = Callable[[Candidate], Candidate | Verdict]

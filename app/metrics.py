@@ -50,6 +50,7 @@ class Metrics:
             "steps": self.steps,
             "stages": self.stages,
             "transfers": self.transfers,
+            "shed": self.rows_shed,
         }
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
@@ -83,6 +84,8 @@ class Metrics:
         self.stages = self._counter("stages", "Moves of users between life stages, by the stage entered.", "to")
         # counter, messages: of merged accounts, by what became of them: sent, absorbed, passed_on, dropped, forgotten.
         self.transfers = self._counter("transfers", "What was said of merged accounts, by what became of it.", "what")
+        # counter, rows: that grew too large and let go of their oldest detail, by what made them grow: event, merge.
+        self.rows_shed = self._counter("rows_shed", "Rows that let go of detail to fit, by what made them grow.", "why")
         # counter, items: counted by the processor under a name this file does not know; above 0 it is a defect.
         self.unnamed_counts = self._counter("unnamed_counts", "Counts without a metric (a defect when above 0).")
         # counter, transactions: aborted or given up; the shard was opened again from its changelog.

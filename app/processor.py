@@ -16,9 +16,10 @@ from zlib import crc32
 
 import msgspec
 from aiokafka.partitioner import murmur2
+from msgspec.structs import replace
 
 from app.accounts import Accounts
-from app.core import engine, merging, transfers
+from app.core import engine, transfers
 from app.core.facts import Refused
 from app.core.guardrails import rate
 from app.core.guardrails.rate import Budget, SlotTaken
@@ -48,9 +49,15 @@ STORM = 1_000
 HOT_ROWS = 100_000
 #: Entries of the timer heap that may be out of date (cancelled or moved) before it is built anew.
 STALE_TIMERS = 100_000
-#: The largest row, encoded: an event that would make it larger is refused. A record of the changelog may have twice
-#: that, which leaves room for what timers add.
+#: The largest row, encoded: one that an event makes larger lets go of its oldest detail first, down to three quarters
+#: of it, or to the least if that is not enough. A record of the changelog may have twice that, which leaves room for
+#: what timers add.
 MAX_ROW_BYTES = 4 << 20
+TOO_LARGE = Refused(
+    f"With it the row of this user would have more than {MAX_ROW_BYTES} bytes, though all detail made room for it. "
+    "Nothing of it was kept; smaller events are taken."
+)
+"""An event that is itself too large."""
 #: No byte of an event makes more than so many bytes of a row: less is known to fit without encoding it.
 ROW_BYTES_A_BYTE = 64
 #: The largest value that the dead letters take; the topic allows 8 MiB with headers.
@@ -587,20 +594,14 @@ class Processor:
             if isinstance(event, UserMerged):
                 after = engine.leave(row, event, moment) if row is not None else None
             else:
-                after = engine.step(Row(user) if row is None and passed_on is not None else row, event, moment)
+                known = Row(user) if row is None and passed_on is not None else row
+                after = self._fitting(user, known, event, record, moment)
         except Exception as error:
             raise self._broken(source, record, error) from error
         if isinstance(after, Refused):
             self._trace.clear()
-            self._reject(source, record, RejectedMessage("cannot_apply", after.reason, after.field), passed_on)
-            return
-        if after is not None and after is not row and self._outgrows(user, row, after, record):
-            self._trace.clear()
-            reason = (
-                f"With it the row of this user would have more than {MAX_ROW_BYTES} bytes. Nothing of it was kept; "
-                "later events that need no more room are taken."
-            )
-            self._reject(source, record, RejectedMessage("cannot_apply", reason, ""), passed_on)
+            rejected = RejectedMessage("cannot_apply", after.reason, after.field)
+            self._reject(source, record, rejected, passed_on, counts=after is not TOO_LARGE)
             return
         self._counts["events", event.TYPE] += 1
         self.consecutive_rejects = 0
@@ -612,14 +613,32 @@ class Processor:
             self._keep(user, after)
         self._collect(user)
 
-    def _outgrows(self, user: str, row: Row | None, after: Row, record: Record) -> bool:
-        """Whether a row gets too large to be written. Only one that may be is encoded to find out."""
+    def _fitting(self, user: str, row: Row | None, event: Event, record: Record, moment: Moment) -> Row | Refused:
+        """The row after the event. One that would be too large makes room first; an event for which even the least
+        leaves no room is refused."""
+        after = engine.step(row, event, moment)
+        if isinstance(after, Refused) or after is row or not self._outgrows(user, after, record):
+            return after
+        for most in (MAX_ROW_BYTES * 3 // 4, 0) if row is not None else ():
+            assert row is not None
+            self._trace.clear()
+            after = engine.step(engine.lean(row, most, moment), event, moment)
+            if isinstance(after, Refused):
+                return after
+            if (size := self._size(after)) <= MAX_ROW_BYTES:
+                self._sizes[user] = size, 0
+                self._counts["shed", "event"] += 1
+                return after
+        return TOO_LARGE
+
+    def _outgrows(self, user: str, after: Row, record: Record) -> bool:
+        """Whether a row gets too large. Only one that may be is encoded to find out."""
         size, came = self._sizes.get(user) or (len(self._cold.get(user, b"")), 0)
         came += len(record.value or b"")
         if size + came * ROW_BYTES_A_BYTE > MAX_ROW_BYTES:
             size, came = self._size(after), 0
             if size > MAX_ROW_BYTES:
-                return row is None or size > self._size(row)
+                return True
         self._sizes[user] = size, came
         return False
 
@@ -733,10 +752,7 @@ class Processor:
             return
         other = decode(history.row) if history.row is not None else None
         try:
-            after = engine.absorb(row, history, other, self._moment(self.now))
-            if after is not row and other is not None and self._size(after) > MAX_ROW_BYTES:
-                self._trace.clear()
-                after = engine.absorb(row, history, merging.summary(other), self._moment(self.now))
+            after = self._together(row, history, other, self._moment(self.now))
         except Exception as error:
             raise self._broken(source, record, error) from error
         self._counts["transfers", "absorbed"] += 1
@@ -750,12 +766,32 @@ class Processor:
                 known.add(account)
                 self._send(source, record, Forget(account, history.occurred_at))
 
+    def _together(self, row: Row | None, history: History, other: Row | None, moment: Moment) -> Row:
+        """The row with the history of another account. When both have too much detail for one, both make room, until
+        it fits: a history cannot be refused."""
+        after = engine.absorb(row, history, other, moment)
+        for most in (MAX_ROW_BYTES * 3 // 8, 0):
+            if after is row or self._size(after) <= MAX_ROW_BYTES:
+                break
+            self._counts["shed", "merge"] += 1
+            self._trace.clear()
+            theirs = None if other is None else engine.lean(replace(other, runs={}), most, moment)
+            after = engine.absorb(None if row is None else engine.lean(row, most, moment), history, theirs, moment)
+        return after
+
     def _partition_of(self, user: str) -> int:
         return partition_of(user.encode(), self.plan.partitions, self.plan.partitioner)
 
     def _reject(
-        self, source: _Input, record: Record, rejected: RejectedMessage, passed_on: PassedOn | None = None
+        self,
+        source: _Input,
+        record: Record,
+        rejected: RejectedMessage,
+        passed_on: PassedOn | None = None,
+        counts: bool = True,
     ) -> None:
+        """To the dead letters. One that is too large for its user's row does not count towards the ceiling: it says
+        nothing of what else the sender sends."""
         topic, partition = source.name, self.shard
         if passed_on is not None:
             topic, partition = passed_on.topic, passed_on.partition
@@ -765,7 +801,7 @@ class Processor:
         fits = len(record.value or b"") <= MAX_LETTER_BYTES  # else it stays where the headers say that it is
         self._outputs.append(Output("dead-letters", record.key, record.value if fits else None, headers))
         self._counts["rejects", rejected.code] += 1
-        self.consecutive_rejects += 1
+        self.consecutive_rejects += counts
         if self.plan.stop_at_ceiling and self.consecutive_rejects >= self.plan.reject_ceiling:
             raise RejectCeiling(
                 f"{self.consecutive_rejects} messages in a row could not be used; the last one, at {topic}"

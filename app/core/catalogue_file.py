@@ -11,14 +11,13 @@ from typing import Any, Literal, TypeVar
 
 from app.core import expressions, words
 from app.core.expressions import ExpressionError
-from app.core.policy import CHANNELS, Policy
+from app.core.policy import CHANNELS, FAMILIES, Policy
 from app.core.problems import CatalogueError, Path, Problem, located, suggestion
 from app.core.rules import Catalogue, End, Enter, Rate, Rule, Send, Step, index
 from app.core.scope import VARIABLES
 from schemas.events import EVENT_TYPES
 from schemas.instant import BadInstant, parse_instant
 
-FAMILIES = ("replenishment", "coupon", "winback", "cart", "browse", "welcome", "order", "loyalty", "milestone")
 KEYS = ("user", "order", "coupon", "pack", "cart", "category", "product_type")
 ON_CHANGE = ("finish", "follow", "restart", "exit")
 PAUSES = ("hold", "skip", "expire")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from app.core import facts, ids, merging, runs, stages
+from app.core import facts, ids, merging, runs, shedding, stages
 from app.core.facts import Refused
 from app.core.happenings import Happening
 from app.core.moment import Moment
@@ -46,6 +46,11 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
 def tick(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires the row's timers due at this instant."""
     return runs.on_timer(stages.on_timer(adapt(row, moment), due_at, moment), due_at, moment)
+
+
+def lean(row: Row, most: int, moment: Moment) -> Row:
+    """The row in at most so many bytes if it can be: its oldest detail goes, its counts and sums stay."""
+    return shedding.shed(adapt(row, moment), most, moment)
 
 
 def let_go(row: Row, due_at: int, moment: Moment) -> Row:

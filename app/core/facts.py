@@ -167,12 +167,13 @@ def let_lines_go(orders: dict[str, Order]) -> None:
 
 def oldest_of(orders: list[Order]) -> Order:
     """The order of which nothing was heard for longest; of equals the first by its id."""
-    ages = [_age(order) for order in orders]
+    ages = [age_of(order) for order in orders]
     least = min(ages)
     return min((o for o, age in zip(orders, ages, strict=True) if age == least), key=lambda o: o.order_id)
 
 
-def _age(order: Order) -> int:
+def age_of(order: Order) -> int:
+    """When something was last heard of an order."""
     at = order.paid_at or 0
     if order.placed_at is not None and order.placed_at > at:
         at = order.placed_at
@@ -420,17 +421,21 @@ def _known_coupon(row: Row, coupon_id: str) -> Coupon | None:
 def _with_coupon(row: Row, coupon: Coupon) -> Row:
     new = replace(row, coupons={**row.coupons, coupon.coupon_id: coupon})
     if len(new.coupons) > MAX_COUPONS:
-        let_coupon_go(new, coupon.coupon_id)
+        let_coupon_go(new, least_coupon(new, coupon.coupon_id))
     return new
 
 
-def let_coupon_go(new: Row, but: str = "") -> None:
-    """Takes the coupon off a row that is being made of which the least is to be expected; one may be left out."""
+def least_coupon(new: Row, but: str = "") -> str:
+    """The coupon of which the least is to be expected; one may be left out."""
     others = [c for c in new.coupons.values() if c.coupon_id != but]
     done = [c for c in others if c.redeemed or c.revoked] or others
-    oldest = min(done, key=lambda c: (c.expires_at, c.coupon_id))
-    del new.coupons[oldest.coupon_id]
-    _forget(new, "coupon", oldest.coupon_id)
+    return min(done, key=lambda c: (c.expires_at, c.coupon_id)).coupon_id
+
+
+def let_coupon_go(new: Row, coupon_id: str) -> None:
+    """Takes a coupon off a row that is being made; it is known, and changes nothing any more."""
+    del new.coupons[coupon_id]
+    _forget(new, "coupon", coupon_id)
 
 
 def _issue(

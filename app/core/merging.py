@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import fields, replace
 
-from app.core import baselines, facts, ids
+from app.core import baselines, facts, ids, visits
 from app.core.row import (
     MAX_CARTS,
     MAX_CASES,
@@ -70,16 +70,6 @@ def absorbed(row: Row, other: Row, accounts: tuple[str, ...]) -> Row:
     return _with_coupons(_with_orders(new, row, other), row, other)
 
 
-def summary(other: Row) -> Row:
-    """The row without detail, for an account that would have too much with it: orders count, coupons are known."""
-    new = replace(other, orders=dict(other.orders), coupons=dict(other.coupons), views={}, carts={})
-    while new.orders:
-        facts.summarise(new, facts.oldest_of(list(new.orders.values())))
-    while new.coupons:
-        facts.let_coupon_go(new)
-    return new
-
-
 def _accounts(other: Row, accounts: tuple[str, ...]) -> dict[str, Baseline | None]:
     """Those that become part, each with what was before our first event of it: of the other alone, of none twice."""
     alone = other.alone if other.merged else other.baseline
@@ -126,7 +116,7 @@ def _consents(one: dict[str, Consent], other: dict[str, Consent]) -> dict[str, C
         noes = [word for word in (said.get(channel), said.get(f"{channel}/")) if word is not None and not word.granted]
         return said[key].granted and any(said[key].at <= no.at for no in noes)
 
-    return {key: word for key, word in said.items() if not overruled(key)}
+    return visits.without_idle_consents({key: word for key, word in said.items() if not overruled(key)})
 
 
 def _one_word(mine: Consent, theirs: Consent) -> Consent:
@@ -209,7 +199,7 @@ def _with_coupons(new: Row, row: Row, other: Row) -> Row:
         if taken_back(order):  # it may have used or held a coupon of the other account
             coupons |= {n: free for n, c in coupons.items() if (free := facts.freed_by(new, c, order)) is not None}
     while len(coupons) > MAX_COUPONS:
-        facts.let_coupon_go(new)
+        facts.let_coupon_go(new, facts.least_coupon(new))
     return new
 
 

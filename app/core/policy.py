@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 from schemas.triggers import Offer
 
 CHANNELS = ("push", "sms", "email", "wechat_service", "in_app", "page", "chat_card")
+FAMILIES = ("replenishment", "coupon", "winback", "cart", "browse", "welcome", "order", "loyalty", "milestone")
 _DAY = 86_400_000_000
 _MINUTE = 60_000_000
 

@@ -21,6 +21,8 @@ MAX_COUPONS = 256
 MAX_VIEWS = 30
 MAX_SENT = 128
 MAX_CARTS = 8
+#: What was said about channels and categories. More than can be asked about: of the others the oldest go.
+MAX_CONSENTS = 128
 #: The latest orders that keep their lines; a refund of lines of an older one changes its money only.
 MAX_ORDERS_WITH_LINES = 16
 #: Lines of all orders together; a single order may have more.
@@ -332,6 +334,11 @@ def encode(row: Row, version: int = ROW_VERSION) -> bytes:
     An older version leaves out the fields that came after it: workers of that version can still take over."""
     fields = row if version == ROW_VERSION else [getattr(row, f) for f in row.__struct_fields__[: FIELDS[version]]]
     return b"%c%b%b" % (version, next_timer(row).to_bytes(8, "big"), _encoder.encode(fields))
+
+
+def size_of(value: object) -> int:
+    """Bytes of a part of a row when it is encoded."""
+    return len(_encoder.encode(value))
 
 
 def encoded_timer(data: bytes) -> int:

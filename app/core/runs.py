@@ -714,7 +714,7 @@ def _swept(row: Row, names: Set[str], moment: Moment) -> Row:
             gone[name] = left
     kept = {name: left for name, runs in row.runs.items() if (left := gone.get(name, runs))} if gone else row.runs
     if len(names) > MAX_RESTING:
-        resting = [name for name in names & kept.keys() if all(map(_rests, kept[name]))]
+        resting = [name for name in names & kept.keys() if all(map(rests, kept[name]))]
         resting.sort(key=lambda name: (kept[name][-1].entered_at, name))
         for name in resting[:-MAX_RESTING]:
             kept = {**kept} if kept is row.runs else kept
@@ -722,7 +722,8 @@ def _swept(row: Row, names: Set[str], moment: Moment) -> Row:
     return row if kept is row.runs else replace(row, runs=kept)
 
 
-def _rests(run: Run) -> bool:
+def rests(run: Run) -> bool:
+    """Whether the run is over, and kept only in case that it is reversed or what it sent is retracted."""
     return bool(run.ends) or (run.timer_at == NEVER and not run.held)
 
 

@@ -11,7 +11,8 @@ from operator import attrgetter
 from msgspec.structs import replace
 
 from app.core.happenings import Facts, Happening, lines_of
-from app.core.row import MAX_CARTS, MAX_SENT, MAX_VIEWS, Cart, Consent, Row, Sent, View
+from app.core.policy import CHANNELS, FAMILIES
+from app.core.row import MAX_CARTS, MAX_CONSENTS, MAX_SENT, MAX_VIEWS, Cart, Consent, Row, Sent, View
 from schemas import events as ev
 from schemas.instant import DAY, MINUTE
 
@@ -88,7 +89,26 @@ def consent_changed(row: Row, event: ev.ConsentChanged) -> Facts:
         return Facts(row, _happened(event))
     before = row.consents.get(key, Consent(False, -1, refused_at=closed_at))
     after = _granted(before, event.occurred_at, event.quota) if event.granted else _refused(before, event.occurred_at)
-    return Facts(replace(row, consents={**row.consents, key: after}), _happened(event))
+    return Facts(_with_consents(row, {**row.consents, key: after}), _happened(event))
+
+
+def _with_consents(row: Row, consents: dict[str, Consent]) -> Row:
+    return replace(row, consents=without_idle_consents(consents))
+
+
+def without_idle_consents(consents: dict[str, Consent], most: int = MAX_CONSENTS) -> dict[str, Consent]:
+    """At most so many words, but every one that some rule can ask for: of those about channels and categories that no
+    message has, the oldest go, the grants before the refusals."""
+    if len(consents) <= most:
+        return consents
+    idle = [key for key in consents if not _is_asked_for(*key.partition("/")[::2])]
+    idle.sort(key=lambda key: (not consents[key].granted, consents[key].at, key))
+    gone = set(idle[: len(consents) - most])
+    return {key: word for key, word in consents.items() if key not in gone}
+
+
+def _is_asked_for(channel: str, category: str) -> bool:
+    return channel in CHANNELS and (not category or category in FAMILIES)
 
 
 def _granted(before: Consent, at: int, quota: int | None) -> Consent:
@@ -118,7 +138,7 @@ def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
     kept = {key: consent for key, consent in row.consents.items() if key not in gone} | later
     for key in (event.channel, prefix):
         kept[key] = _refused(row.consents.get(key, Consent(False, -1)), at)
-    return Facts(replace(row, consents=kept), _happened(event))
+    return Facts(_with_consents(row, kept), _happened(event))
 
 
 def message_sent(row: Row, event: ev.MessageSent) -> Facts:

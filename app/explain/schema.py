@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Any, Final
 
 from app.core import catalogue_file as reader
-from app.core.policy import CHANNELS
+from app.core.policy import CHANNELS, FAMILIES
 from app.explain.language import EVENTS
 from schemas.events import EVENT_TYPES
 
@@ -97,7 +97,7 @@ def _choice(values: Iterable[str], description: str, default: str | None = None)
 _SETTINGS: Final[dict[str, Schema]] = {
     "rule": {"type": "string", "pattern": _NAME, "description": "The rule's name, such as coupon_unused."},
     "version": {"type": "integer", "minimum": 1, "description": "Raised with every change of meaning."},
-    "family": _choice(reader.FAMILIES, "Decides the topic: triggers.<family>."),
+    "family": _choice(FAMILIES, "Decides the topic: triggers.<family>."),
     "about": {"type": "string", "description": "What the rule is for, in a sentence for people."},
     "source": {"type": "string", "description": "Where the rule comes from, for people: common practice, a study."},
     "enter": {},

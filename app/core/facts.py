@@ -385,6 +385,9 @@ def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
     order = _known_order(row, event.order_id)
     if order is None:
         return Facts(row)
+    word = (event.occurred_at, event.balance_due_from or 0, event.balance_due_until or 0)
+    if order.deposit_at is not None and word < (order.deposit_at, order.deposit_from or 0, order.deposit_until or 0):
+        return Facts(row, (happening_of(event),))  # a later word about the balance was here first
     order = replace(
         order,
         deposit_at=event.occurred_at,
@@ -547,11 +550,17 @@ def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
     if event.locale is not None and at >= row.locale_at:
         row = replace(row, locale=event.locale, locale_at=at)
     if event.birthday is not None:
+        first, last = birthday_named(row)
         if event.birthday == row.birthday:
-            row = replace(row, birthday_at=min(at, row.birthday_at))
-        elif at >= row.birthday_at:
-            row = replace(row, birthday=event.birthday, birthday_at=at)
+            row = replace(row, birthday_at=min(at, first), birthday_said_at=max(at, last))
+        elif (at, event.birthday) > (last, row.birthday or ""):
+            row = replace(row, birthday=event.birthday, birthday_at=at, birthday_said_at=at)
     return Facts(row, (happening_of(event),))
+
+
+def birthday_named(row: Row) -> tuple[int, int]:
+    """When the profile first and last named the birthday that is known."""
+    return row.birthday_at, max(row.birthday_at, row.birthday_said_at)
 
 
 HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {

@@ -65,9 +65,19 @@ def absorbed(row: Row, other: Row, accounts: tuple[str, ...]) -> Row:
         new = replace(new, zone=other.zone, zone_at=other.zone_at)
     if other.locale is not None and (row.locale is None or other.locale_at > row.locale_at):
         new = replace(new, locale=other.locale, locale_at=other.locale_at)
-    if other.birthday is not None and (row.birthday is None or other.birthday_at > row.birthday_at):
-        new = replace(new, birthday=other.birthday, birthday_at=other.birthday_at)
-    return _with_coupons(_with_orders(new, row, other), row, other)
+    return _with_coupons(_with_orders(_with_birthday(new, other), row, other), row, other)
+
+
+def _with_birthday(new: Row, other: Row) -> Row:
+    """The birthday named last; one that both named was named first and last by either."""
+    if other.birthday is None:
+        return new
+    (first, last), (mine_first, mine_last) = facts.birthday_named(other), facts.birthday_named(new)
+    if other.birthday == new.birthday:
+        return replace(new, birthday_at=min(first, mine_first), birthday_said_at=max(last, mine_last))
+    if new.birthday is not None and last <= mine_last:
+        return new
+    return replace(new, birthday=other.birthday, birthday_at=first, birthday_said_at=last)
 
 
 def _accounts(other: Row, accounts: tuple[str, ...]) -> dict[str, Baseline | None]:
@@ -181,12 +191,20 @@ def _one_order(mine: Order, theirs: Order) -> Order:
     order = replace(
         _filled(base, more),
         refunds=tuple(dict.fromkeys((*base.refunds, *more.refunds)))[-MAX_REFUNDS:],
-        refunded_minor=min(base.refunded_minor + more.refunded_minor, MAX_MINOR),
+        refunded_minor=_refunded_by_either(base, more),
         cases=tuple(name for name in dict.fromkeys((*base.cases, *more.cases)) if name not in closed)[-MAX_CASES:],
         case_words=tuple(words.values())[-MAX_CASES:],
         cancelled_at=_latest(base.cancelled_at, more.cancelled_at),
     )
     return facts.with_returns(order)
+
+
+def _refunded_by_either(one: Order, other: Order) -> int:
+    """Refunds of which both were told (they have ids in common) count once; where each was told of some that the other
+    was not, at least the larger sum."""
+    if set(one.refunds) & set(other.refunds):
+        return max(one.refunded_minor, other.refunded_minor)
+    return min(one.refunded_minor + other.refunded_minor, MAX_MINOR)
 
 
 def _with_coupons(new: Row, row: Row, other: Row) -> Row:

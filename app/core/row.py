@@ -200,7 +200,7 @@ class Consent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     own_quota: int = 0
     """What the latest grant brought of it."""
     refused_at: int = -1
-    """The latest refusal: a grant before it counts no more, whenever it is heard of."""
+    """The latest refusal, or grant without a quota: a grant before it counts no more, whenever it is heard of."""
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -295,11 +295,13 @@ class Row(msgspec.Struct, array_like=True):
     catalogue: int = 0
     """Fingerprint of the catalogue that the runs were last adapted to."""
     birthday_at: int = -1
-    """When the profile first named this birthday: an older word does not replace a newer one."""
+    """When the profile first named this birthday: that is the entry of who is greeted."""
     merged: dict[str, Baseline | None] = {}
     """Accounts that became part of this one, each with what was before our first event of it. `baseline` adds it in."""
     alone: Baseline | None = None
     """What was before our first event of this account itself, once others became part of it."""
+    birthday_said_at: int = -1
+    """When the profile last named this birthday: an older word does not replace a newer one."""
 
 
 class NewerRow(Exception):

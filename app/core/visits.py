@@ -112,21 +112,30 @@ def _is_asked_for(channel: str, category: str) -> bool:
 
 
 def _granted(before: Consent, at: int, quota: int | None) -> Consent:
+    """A grant without a quota is a new start, as a refusal is: quotas granted before it count no more."""
     if at <= before.refused_at:
         return before
-    adds = quota is not None and before.granted and before.quota is not None
+    if quota is None:
+        return replace(_own_only(before), refused_at=at) if at < before.at else Consent(True, at, refused_at=at)
+    adds = before.granted and before.quota is not None
     if at < before.at:
-        return replace(before, quota=(before.quota or 0) + (quota or 0)) if adds else before
-    left = (before.quota or 0) if adds else 0
-    return Consent(True, at, None if quota is None else quota + left, quota or 0, before.refused_at)
+        return replace(before, quota=(before.quota or 0) + quota) if adds else before
+    return Consent(True, at, quota + (before.quota or 0) if adds else quota, quota, before.refused_at)
 
 
 def _refused(before: Consent, at: int) -> Consent:
-    """A refusal that is older than the latest grant takes what was granted before that one."""
+    """A refusal that is older than the latest grant takes what was granted before that one. Heard of late between more
+    than two grants, it takes those between it and the latest as well: fewer sends than in the order of time, never
+    more. A row remembers one grant's own quota, not all of them."""
     if at >= before.at:
         return Consent(False, at, refused_at=at)
-    quota = before.quota if before.quota is None or at <= before.refused_at else min(before.quota, before.own_quota)
-    return replace(before, quota=quota, refused_at=max(at, before.refused_at))
+    after = before if at <= before.refused_at else _own_only(before)
+    return replace(after, refused_at=max(at, before.refused_at))
+
+
+def _own_only(consent: Consent) -> Consent:
+    """The consent with no more sends than its latest grant brought."""
+    return consent if consent.quota is None else replace(consent, quota=min(consent.quota, consent.own_quota))
 
 
 def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:

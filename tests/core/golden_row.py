@@ -160,6 +160,7 @@ ROW_2 = replace(
     birthday_at=1_772_300_000_000_010,
     merged={"u-41": replace(ROW.baseline, orders=2), "u-40": None},  # type: ignore[type-var]  # it has one
     alone=replace(ROW.baseline, orders=5),  # type: ignore[type-var]  # it has one
+    birthday_said_at=1_772_300_000_000_020,
 )
 ROWS = {1: ROW, 2: ROW_2}
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 
 from app.core import calendar
 from app.core.policy import Policy
@@ -72,6 +74,17 @@ def test_without_a_birthday_there_is_none_and_the_calendar_ends_with_the_year_99
     assert next_birthday(None, at("03-01")) == NEVER
     assert day(next_birthday("--05-04", at("03-01"), 9998 - 2026)) == "9998-05-04T09:00:00+08:00"
     assert next_birthday("--05-04", at("03-01"), 9999 - 2026) == NEVER
+
+
+def test_the_birthday_named_last_is_known_whichever_word_arrives_first() -> None:
+    words = [("03-06", "--05-01"), ("03-07", "--06-01"), ("03-10", "--05-01"), ("03-10", "--04-01")]
+    for order in itertools.permutations(words):
+        desk = Desk(catalogue(BIRTHDAY)).say(*(profile(when, birthday=named) for when, named in order))
+        assert (desk.row.birthday, desk.row.birthday_said_at) == ("--05-01", at("03-10"))
+    old = replace(desk.row, birthday_said_at=-1, birthday_at=at("03-08"))  # as a row had it before both were told apart
+    desk.row = old
+    assert desk.say(profile("03-07", birthday="--06-01")).row.birthday == "--05-01"
+    assert desk.say(profile("03-09", birthday="--06-01")).row.birthday == "--06-01"
 
 
 def test_a_profile_that_changes_the_birthday_changes_the_greeting() -> None:

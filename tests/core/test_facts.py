@@ -371,6 +371,16 @@ def test_an_order_that_was_summarised_changes_nothing_any_more() -> None:
     assert known(*many, *oldest, *others, case) == known(*many)
 
 
+def test_the_later_word_about_a_balance_counts_whichever_arrives_first() -> None:
+    def deposit(when: str, due_from: str, until: str) -> ev.DepositPaid:
+        due = {"balance_due_from": at(due_from), "balance_due_until": at(until)}
+        return event(ev.DepositPaid, when, order_id="o-1", currency="CNY", amount=Decimal(1), **due)
+
+    later = deposit("03-03", "03-08", "03-12")
+    order = agreed(deposit("03-01", "03-10", "03-14"), later, deposit("03-03", "03-08", "03-11")).orders["o-1"]
+    assert (order.deposit_at, order.deposit_from, order.deposit_until) == (at("03-03"), at("03-08"), at("03-12"))
+
+
 def test_a_late_order_older_than_all_that_are_kept_is_not_lost() -> None:
     current = known(*orders(row.MAX_ORDERS, first_day=10), paid("o-late", "01-02"))
     assert "o-late" in current.orders

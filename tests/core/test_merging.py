@@ -190,6 +190,33 @@ def test_an_order_of_which_both_were_told_is_one_order() -> None:
     assert paid_orders(added(mine, cancelled)) == 0
 
 
+def test_a_refund_of_which_both_were_told_counts_once() -> None:
+    def told(user: str, *refunds: str) -> Row:
+        order = paid("o-1", "03-01", line("milk", 2), total="90.00")
+        return known(order, *(refunded("o-1", "03-02", "45.00", refund_id=r) for r in refunds), user=user)
+
+    def refunds(one: Row, other: Row) -> tuple[int, bool, tuple[str, ...]]:
+        order = added(one, other).orders["o-1"]
+        return order.refunded_minor, order.refunded_whole, order.refunds
+
+    assert refunds(told("u-1", "r-1"), told("u-2", "r-1")) == (4_500, False, ("r-1",))
+    assert refunds(told("u-1", "r-1"), told("u-2", "r-2")) == (9_000, True, ("r-1", "r-2"))
+    assert refunds(told("u-1", "r-1"), told("u-2", "r-1", "r-2")) == (9_000, True, ("r-1", "r-2"))
+
+
+def test_of_two_birthdays_the_one_named_last_wins_whoever_was_told_of_it() -> None:
+    def told(user: str, *words: tuple[str, str]) -> Row:
+        return known(*(event(ev.ProfileUpdated, when, birthday=day) for when, day in words), user=user)
+
+    may = told("u-1", ("03-06", "--05-01"), ("03-10", "--05-01"))
+    june = told("u-2", ("03-07", "--06-01"))
+    named_last = [("--05-01", at("03-06"), at("03-10"))] * 2
+    found = [added(one, other) for one, other in ((may, june), (june, may))]
+    assert [(row.birthday, row.birthday_at, row.birthday_said_at) for row in found] == named_last
+    same = added(may, told("u-2", ("03-01", "--05-01"), ("03-20", "--05-01")))
+    assert (same.birthday, same.birthday_at, same.birthday_said_at) == ("--05-01", at("03-01"), at("03-20"))
+
+
 def test_a_coupon_issued_to_one_account_and_used_with_the_other_is_used() -> None:
     mine = known(issued("c-1", "03-01", value="20"), user="u-1")
     used = known(redeemed("c-1", "03-02"))

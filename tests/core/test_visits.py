@@ -205,6 +205,20 @@ def test_a_late_word_without_a_number_changes_no_number() -> None:
     assert known(numbered, word("02-01", granted=False), word("01-01", granted=False)).consents["push"].quota == 3
 
 
+def test_a_grant_without_a_number_is_a_new_start_whichever_is_heard_of_first() -> None:
+    said = [word("03-01", quota=2), word("03-02"), word("03-03", quota=1)]
+    for order in permutations(said):
+        assert known(*order).consents["push"] == Consent(True, at("03-03"), 1, 1, at("03-02"))
+    same = [word("03-02"), word("03-02", quota=3)]
+    assert known(*same).consents == known(*reversed(same)).consents
+
+
+def test_a_late_refusal_between_grants_allows_no_more_than_in_the_order_of_time() -> None:
+    said = [word("03-01", quota=2), word("03-02", granted=False), word("03-03", quota=3), word("03-04", quota=1)]
+    left = {known(*order).consents["push"].quota for order in permutations(said)}
+    assert left == {4, 1}  # 3 + 1; and what the latest grant brought, where both had been heard of before the refusal
+
+
 def test_a_use_counts_down_what_is_limited_only() -> None:
     row = Row("u-1", consents={"push": Consent(True, 1, 2), "sms": Consent(True, 1)})
     assert consent.used(row, "push", "coupon").consents["push"].quota == 1
@@ -216,7 +230,7 @@ def test_who_unsubscribes_takes_back_every_word_before_it_and_none_after() -> No
     gone = event(ev.Unsubscribed, "03-02", channel="push")
     before = word("03-01", category="winback"), word("03-01"), word("03-01", channel="push_b")
     refused = Consent(False, at("03-02"), refused_at=at("03-02"))
-    closed = {"push": refused, "push/": refused, "push_b": Consent(True, at("03-01"))}
+    closed = {"push": refused, "push/": refused, "push_b": Consent(True, at("03-01"), refused_at=at("03-01"))}
     for order in permutations([*before, gone]):
         assert known(*order).consents == closed
     after = word("03-03"), word("03-03", category="winback")
@@ -224,9 +238,9 @@ def test_who_unsubscribes_takes_back_every_word_before_it_and_none_after() -> No
         known(*after, gone).consents
         == known(gone, *after).consents
         == {
-            "push": Consent(True, at("03-03"), refused_at=at("03-02")),
+            "push": Consent(True, at("03-03"), refused_at=at("03-03")),
             "push/": refused,
-            "push/winback": Consent(True, at("03-03"), refused_at=at("03-02")),
+            "push/winback": Consent(True, at("03-03"), refused_at=at("03-03")),
         }
     )
     mixed = known(word("03-03", category="winback"), gone)

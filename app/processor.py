@@ -53,6 +53,14 @@ STALE_TIMERS = 100_000
 #: of it, or to the least if that is not enough. A record of the changelog may have twice that, which leaves room for
 #: what timers add.
 MAX_ROW_BYTES = 4 << 20
+#: Accounts are merged only in rows of this version or later: what a merge leaves behind, older workers take for a row.
+MERGES_SINCE = 2
+NOT_FINALISED = RejectedMessage(
+    "cannot_apply",
+    "Accounts are not merged before the state is finalised, for older workers could not read it. Set "
+    f"LIFECYCLE_STATE_VERSION={MERGES_SINCE}, restart all workers, then send it again: lifecycle dead-letters redrive",
+    "",
+)
 TOO_LARGE = Refused(
     f"With it the row of this user would have more than {MAX_ROW_BYTES} bytes, though all detail made room for it. "
     "Nothing of it was kept; smaller events are taken."
@@ -564,6 +572,8 @@ class Processor:
         elif isinstance(message, Ignored):
             self._counts["ignored", message.kind, message.name] += 1
         elif isinstance(message, History | PassedOn | Forget):
+            if self._meta.row_version < MERGES_SINCE:  # where it comes from, the state is finalised: it is for all
+                self._meta.row_version, self._fresh = MERGES_SINCE, False
             self._receive(source, record, message)
 
     def _step(self, source: _Input, record: Record, event: Event, passed_on: PassedOn | None = None) -> None:
@@ -584,6 +594,9 @@ class Processor:
             event, user, row, passed_on
         ):
             self._counts["ignored", "erased", event.TYPE] += 1
+            return
+        if isinstance(event, UserMerged) and self._meta.row_version < MERGES_SINCE:
+            self._reject(source, record, NOT_FINALISED, passed_on)
             return
         moment = self._moment(self.now)
         if isinstance(event, UserErased):

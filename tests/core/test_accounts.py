@@ -13,6 +13,7 @@ from app.accounts import MERGED_PREFIX, Accounts
 from app.backtest.driver import Driver
 from app.core import transfers
 from app.core.purchases import paid_orders
+from app.core.row import decode
 from app.core.transfers import Forget, History, PassedOn
 from app.processor import TRANSFERS, Processor, Record, partition_of, quarantine_key
 from schemas import events as ev
@@ -272,6 +273,34 @@ def test_a_history_for_which_there_is_no_room_is_added_without_its_detail(monkey
     assert [order.lines for order in row.orders.values()] == [(), ()]
     assert not driver.dead_letters
     assert list(row.merged) == [A]
+
+
+def restarted(driver: Driver, version: int, *shards: int) -> Driver:
+    """The workers of these shards (default: all) with LIFECYCLE_STATE_VERSION set."""
+    driver.plan = driver.plan._replace(state_version=version)
+    driver.rebalance(*shards)
+    return driver
+
+
+def test_before_the_state_is_finalised_accounts_are_not_merged_and_can_be_afterwards() -> None:
+    driver = told(restarted(deployment(), 1), *(order(who, "03-01", f"o-{who}") for who in (A, B)))
+    told(driver, merged(A, B, "03-02"), merged(C, B, "03-02"))
+    assert {(letter.code, letter.topic) for letter in driver.dead_letters} == {("cannot_apply", "profiles")}
+    assert "LIFECYCLE_STATE_VERSION=2, restart all workers" in driver.dead_letters[0].reason
+    assert (orders(driver, A), orders(driver, B), orders(driver, C)) == (1, 1, -1)
+    assert {key for key in left(driver) if not key.startswith(b"\0shard")} == {A.encode(), B.encode()}
+    assert {value[0] for key, value in left(driver).items() if not key.startswith(b"\0")} == {1}
+    restarted(driver, 2)
+    told(driver, merged(A, B, "03-03"))
+    assert (orders(driver, A), orders(driver, B)) == (-1, 2)
+
+
+def test_a_message_of_a_finalised_shard_finalises_the_next_one() -> None:
+    driver = told(restarted(deployment(), 1), *(order(who, "03-01", f"o-{who}") for who in (A, B)))
+    restarted(driver, 2, 0)  # the other shard's worker is still to be restarted
+    told(driver, merged(A, B, "03-03"))
+    row = left(driver)[B.encode()]
+    assert (orders(driver, B), row[0], decode(row).merged) == (2, 2, {A: None})
 
 
 # -- erasing ---------------------------------------------------------------------------------------------------------

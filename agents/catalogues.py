@@ -1,7 +1,7 @@
 """The published catalogues as this worker knows them: the topic read from its beginning, then followed, by one client.
 
 A shard is offered what was in effect when it was last written, and everything after; when each takes effect is the
-processor's to decide. What cannot be loaded stops the shards that would need it, and is no secret.
+processor's to decide. What cannot be loaded is offered as the reason why, and is no secret.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from app.logs import describe
 from app.metrics import Metrics
 from app.processor import Record
 from app.publications.record import Loaded, Loader, NoPublication, Publication, decode, number_of
-from schemas.instant import LATEST
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +32,7 @@ _REMIND_SECONDS: Final = 60.0
 
 
 class CatalogueLost(Exception):
-    """A shard needs a published catalogue that is not there, or that this worker cannot load; a person must act."""
+    """A shard needs a published catalogue that is not there; a person must act."""
 
     safe_to_log = True
 
@@ -78,12 +77,6 @@ class Catalogues:
                 "none, publish the rules with `lifecycle rules publish DIR --number N`, N being above that of every "
                 "shard, and restart"
             )
-        for loaded in found:
-            if loaded.catalogue is None:
-                raise CatalogueLost(
-                    f"the rules published as number {loaded.publication.number} cannot be loaded by this worker "
-                    f"({loaded.problem.rstrip('.')}): start workers of the release that published them, or a later one"
-                )
         return found
 
     # -- reading
@@ -127,20 +120,18 @@ class Catalogues:
         number = number_of(record.key)
         if number is None:
             return  # something else's
-        known = self._loaded.get(number)
-        if known is not None and known.catalogue is None and record.value is None:
-            del self._loaded[number]  # a person has taken out what nobody could read
-        if known is not None or record.value is None:
-            return
+        if number in self._loaded or record.value is None:
+            return  # none is ever taken back
         try:
             loaded = self._loader.add(decode(record.value))
-        except NoPublication as problem:
-            loaded = Loaded(Publication(number, LATEST, {}, {}, LATEST), None, str(problem))
+        except NoPublication as problem:  # from when on it is in effect, nobody knows
+            loaded = Loaded(Publication(number, 0, {}, {}, 0), None, str(problem))
         self._loaded[number] = loaded
         if loaded.catalogue is None:
             self._metrics.publications_refused.inc()
             log.error(
-                "The rules published as number %d cannot be loaded by this worker: %s.",
+                "The rules published as number %d cannot be loaded by this worker, whose shards stop when they take "
+                "effect: %s.",
                 number,
                 loaded.problem.rstrip("."),
                 extra={"version": number},
@@ -189,9 +180,10 @@ class Offers:
         """Offer what was published since the last time. Raises CatalogueLost."""
         if self._offered and self._catalogues.latest <= self._offered:
             return
-        for publication, catalogue, _ in self._catalogues.needed(self._offered or self._in_effect):
+        for publication, catalogue, problem in self._catalogues.needed(self._offered or self._in_effect):
             if publication.number > self._offered:
-                self._ask("taking up rules", processor.offer, publication.number, publication.since, catalogue)
+                rules = problem if catalogue is None else catalogue
+                self._ask("taking up rules", processor.offer, publication.number, publication.since, rules)
                 self._offered = publication.number
 
     def note(self, processor: ShardProcessor) -> None:

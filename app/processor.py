@@ -153,6 +153,12 @@ class InvariantBroken(Exception):
     safe_to_log = True
 
 
+class RulesNotLoaded(Exception):
+    """Published rules are in effect that this worker cannot load; a person must act. Nothing of the batch was kept."""
+
+    safe_to_log = True
+
+
 class RejectCeiling(Exception):
     """So many messages were rejected in a row that the shop wants a person to look. Nothing of the batch was kept."""
 
@@ -237,7 +243,7 @@ class Processor:
         self._offsets: dict[str, int] = {}
         self._source = f"/lifecycle-triggers/{plan.app_id}"
         self._catalogue = plan.catalogue
-        self._offers: dict[int, tuple[int, Catalogue]] = {}
+        self._offers: dict[int, tuple[int, Catalogue | str]] = {}
         self._unknown = True  # under which catalogue the rows were written
         self._to_settle: list[str] | None = None  # users, the next one last; None = not listed yet
         self._accounts = Accounts(plan.erasure_key)
@@ -369,11 +375,23 @@ class Processor:
         """Merges, applies and fires about `limit` events and timers. None when there is nothing to do now."""
         if self.plan.clock == "wall" and self._now == BEGINNING:
             return None
-        if self._offers and not self._meta.unsettled and self._next_change() <= self._meta.merged:
-            self._change_over(self._meta.merged)  # it was in effect before this shard heard of it
-        self._activate()
+        try:
+            self._go_on(limit)
+        except RulesNotLoaded:
+            if not self._has_news():  # what was before is kept first
+                raise
+        return self._batch() if self._has_news() else None
+
+    def _has_news(self) -> bool:
+        return bool(self._offsets or self._dirty or self._outputs or self._meta_dirty)
+
+    def _go_on(self, limit: int) -> None:
         done, fired, wall = 0, 0, self.plan.clock == "wall"
         while done < limit:
+            if self._offers and not self._meta.unsettled and (late := self._next_change(self._meta.merged)) is not None:
+                self._change_over(late)  # it was in effect before this shard heard of it
+                continue
+            self._activate()
             if self._meta.unsettled:
                 done += self._settle(limit - done)
                 continue
@@ -396,7 +414,6 @@ class Processor:
             if wall or not (used := self._said(limit - done)):
                 break
             done += used
-        return self._batch() if self._offsets or self._dirty or self._outputs or self._meta_dirty else None
 
     def _activate(self) -> None:
         """A rule that first runs here is active from now on: its start policy counts from this instant."""
@@ -433,21 +450,36 @@ class Processor:
                 self._budgets[name] = rate.budget(limit, self.plan.partitions, late)._replace(free_from=free_from)
         self._meta.slots = {name: at for name, at in self._meta.slots.items() if name in self._budgets}
 
-    def offer(self, number: int, effective_at: int, catalogue: Catalogue) -> None:
-        """A published catalogue: every shard changes over to it when merged time reaches `effective_at`."""
+    def offer(self, number: int, effective_at: int, catalogue: Catalogue | str) -> None:
+        """A published catalogue: every shard changes over to it when merged time reaches `effective_at`. In place of
+        one that this worker cannot load, the reason."""
         if number > self._meta.catalogue:
             self._offers[number] = (effective_at, catalogue)
-        elif number == self._meta.catalogue:  # the one that was in effect when the shard was last written
+        elif number < self._meta.catalogue:
+            return
+        elif isinstance(catalogue, str):  # under it nothing can go on, unless a later one is in effect by now
+            self._offers[number] = (BEGINNING, catalogue)
+            self._meta.unsettled = []
+        else:  # the one that was in effect when the shard was last written
             self._catalogue, self._sends_from, self._unknown = catalogue, None, False
 
-    def _next_change(self) -> int:
-        return min(due for due, _ in self._offers.values())
+    def _next_change(self, by: int) -> int | None:
+        """The next instant up to `by` at which a catalogue takes effect. One that cannot be loaded is passed over when
+        a later one that can is in effect by then, or by the wall clock."""
+        if not any(at <= by for at, _ in self._offers.values()):
+            return None
+        wall = max(by, self._now)
+        best = max((n for n, (at, new) in self._offers.items() if at <= wall and isinstance(new, Catalogue)), default=0)
+        for number in [n for n, (_, new) in self._offers.items() if n < best and isinstance(new, str)]:
+            del self._offers[number]
+        change = min(at for at, _ in self._offers.values())
+        return change if change <= by else None
 
     def _change_before(self, at: int, limit: int, reached: bool = True) -> int | None:
         """Before time goes on to `at`: a catalogue that takes effect by then. Its predecessor's timers fire first,
         unless what may yet cancel them has not been applied (`reached`). None when there is none; else how much of the
         limit was used."""
-        if not self._offers or (change := self._next_change()) > at:
+        if not self._offers or (change := self._next_change(at)) is None:
             return None
         fired = self._fire_due(change - self.plan.lateness, limit, inclusive=False) if reached else 0
         if fired < limit:
@@ -455,20 +487,26 @@ class Processor:
         return max(fired, 1)
 
     def _change_over(self, until: int) -> None:
-        """Takes up the catalogues that are in effect at this instant. Runs that exit or begin anew are looked after
-        before anything else happens (`_settle`), the others when they are touched."""
+        """Takes up the catalogue that is in effect from this instant on; of several that are due, one instant after the
+        other, so that what each says of runs in flight is done. Runs that exit or begin anew are looked after before
+        anything else happens (`_settle`), the others when they are touched. Raises RulesNotLoaded."""
+        number = max(n for n, (at, _) in self._offers.items() if at <= until)
+        _, after = self._offers[number]
+        if isinstance(after, str):
+            raise RulesNotLoaded(
+                f"the rules published as number {number}, which are in effect, cannot be loaded by this worker "
+                f"({after.rstrip('.')}). Start workers of the release that published them, or a later one; or publish "
+                "rules that this one can load (under CLOCK=events, in effect from the same instant) and restart it "
+                "once they are in effect"
+            )
         if self.plan.clock == "events" and until > self._meta.merged:
             self._meta.merged = until  # the change is at one instant, whatever the batches cut
-        before = self._catalogue
-        for number in sorted(n for n, (at, _) in self._offers.items() if at <= until):
-            _, self._catalogue = self._offers.pop(number)
-            self._meta.catalogue = number
-        for number in [n for n in self._offers if n < self._meta.catalogue]:
-            del self._offers[number]  # a later one is in effect already
-        self._meta.unsettled = [EVERY_RULE] if self._unknown else list(before.unsettled_by(self._catalogue))
+        before, self._catalogue, self._meta.catalogue = self._catalogue, after, number
+        self._offers = {n: offer for n, offer in self._offers.items() if n > number}
+        self._meta.unsettled = [EVERY_RULE] if self._unknown else list(before.unsettled_by(after))
         self._meta.settled, self._to_settle, self._unknown = "", None, False
         self._meta_dirty = True
-        for name in self._meta.active_since.keys() - self._catalogue.rules.keys():
+        for name in self._meta.active_since.keys() - after.rules.keys():
             del self._meta.active_since[name]  # should it come back, it begins anew
         self._sends_from = None
         self._activate()

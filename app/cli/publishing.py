@@ -105,11 +105,12 @@ def published() -> None:
     """Say which rules are in effect on the workers, since when, which are paused, and what is to come."""
 
     async def show(settings: Settings) -> None:
-        found = await topic.read(settings)
-        if not found:
+        found = await topic.read_all(settings)
+        if not found.published:
             click.echo("Nothing is published yet: the first worker that starts publishes its own rules.")
-        for line in described(found, clock.now()):
+        for line in described(found.published, clock.now()):
             click.echo(line)
+        _warn(found.unreadable)
         if settings.clock == "events":
             click.echo("Events say what time it is: each shard's metric lifecycle_catalogue tells which one it is at.")
 
@@ -213,6 +214,14 @@ async def _switch(
         await _write(alone, before, [new, *later], dry_run)
 
 
+def _warn(unreadable: Mapping[int, str]) -> None:
+    for number, why in unreadable.items():
+        click.echo(
+            f"Number {number} cannot be read by this release: {why}. If a newer one wrote it, use that one; workers "
+            "that cannot read it either stop, until a later number is in effect."
+        )
+
+
 def instant(settings: Settings, given: str | None, now: int) -> int:
     """From when on: as given, or soon. Raises Refused."""
     if given is None:
@@ -238,6 +247,7 @@ async def _write(alone: topic.Publisher, before: Publication | None, new: Sequen
         for line in change.told(before, publication):
             click.echo(f"  {line}")
         before = publication
+    _warn(alone.unreadable)
     for lost in to_come(alone.published, new[0].since):
         click.echo(f"Number {lost.number}, which was to take effect {_since(lost)}, is replaced.")
     if dry_run:

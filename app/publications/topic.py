@@ -1,15 +1,16 @@
 """The topic of publications: read whole, written by one publisher at a time.
 
 Every publisher has the same transactional id, so whoever starts last fences the others; it then reads the topic to its
-end, and writes in one transaction what follows from what it read. So no number is given twice.
+end, and writes in one transaction what follows from what it read. So no number is given twice, and none is taken back:
+of a number the first record counts, for whoever reads, and what no release can read is replaced by what follows it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
@@ -50,18 +51,52 @@ class Overtaken(PublishingProblem):
         )
 
 
+class Found(NamedTuple):
+    """What the topic holds."""
+
+    published: list[Publication]
+    """By number."""
+    unreadable: dict[int, str]
+    """By number: why this release cannot read it."""
+    latest: int
+    """The highest number that was ever given, be its record gone."""
+
+
 async def read(settings: Settings) -> list[Publication]:
     """Everything that is published, by number. Raises PublishingProblem."""
+    return (await read_all(settings)).published
+
+
+async def read_all(settings: Settings) -> Found:
+    """Everything there is. Raises PublishingProblem."""
     try:
         async with asyncio.timeout(_PATIENCE_S):
-            return await _read(settings)
+            return found(await _read(settings))
     except (KafkaError, OSError, TimeoutError) as problem:
         raise _stopped_answering(settings, problem) from problem
 
 
-async def _read(settings: Settings) -> list[Publication]:
+def found(records: Iterable[tuple[bytes | None, bytes | None]]) -> Found:
+    """What these records (keys and values, in their order) hold."""
+    published, unreadable, latest, known = [], {}, 0, set()
+    for name, value in records:
+        number = number_of(name)
+        if number is None:
+            continue  # something else's
+        latest = max(latest, number)
+        if number in known or value is None:
+            continue
+        known.add(number)
+        try:
+            published.append(decode(value))
+        except NoPublication as problem:
+            unreadable[number] = str(problem)
+    return Found(sorted(published, key=lambda p: p.number), unreadable, latest)
+
+
+async def _read(settings: Settings) -> list[tuple[bytes | None, bytes | None]]:
     tp = TopicPartition(physical(settings, RULES), 0)
-    latest: dict[int, Any] = {}
+    records: list[tuple[bytes | None, bytes | None]] = []
     consumer = AIOKafkaConsumer(
         bootstrap_servers=settings.kafka_bootstrap,
         isolation_level="read_committed",
@@ -76,39 +111,24 @@ async def _read(settings: Settings) -> list[Publication]:
         end = (await consumer.end_offsets([tp]))[tp]
         await consumer.seek_to_beginning(tp)
         while await consumer.position(tp) < end:
-            for records in (await consumer.getmany(timeout_ms=200)).values():
-                for record in records:
-                    number = number_of(record.key)
-                    if number is not None:
-                        latest[number] = record
+            for some in (await consumer.getmany(timeout_ms=200)).values():
+                records += [(record.key, record.value) for record in some]
     finally:
         await consumer.stop()
-    # One without a value: a person has taken out what nobody could read.
-    return [_decoded(tp, latest[number]) for number in sorted(latest) if latest[number].value is not None]
-
-
-def _decoded(tp: TopicPartition, record: Any) -> Publication:
-    try:
-        return decode(record.value)
-    except NoPublication as problem:
-        raise PublishingProblem(
-            f"The record at {tp.topic}[{tp.partition}] offset {record.offset} is no publication that this release can "
-            f"read: {problem}. If a newer release wrote it, use that one. If it is nobody's, take it out: a record "
-            "with its key and no value."
-        ) from problem
+    return records
 
 
 class Publisher:
-    """Alone at the topic since `published` was read; see the module's law."""
+    """Alone at the topic since it was read; see the module's law."""
 
-    def __init__(self, settings: Settings, producer: AIOKafkaProducer | None, published: Sequence[Publication]) -> None:
+    def __init__(self, settings: Settings, producer: AIOKafkaProducer | None, found: Found) -> None:
         self._settings, self._producer = settings, producer
-        self.published = published
+        self.published, self.unreadable, self._latest = found
 
     @property
     def next_number(self) -> int:
         """The number of the next publication."""
-        return max((p.number for p in self.published), default=0) + 1
+        return self._latest + 1
 
     async def write(self, *publications: Publication) -> None:
         """All of them or none. Raises Overtaken, or another PublishingProblem."""
@@ -141,7 +161,7 @@ class Publisher:
 async def publisher(settings: Settings, dry_run: bool = False) -> AsyncIterator[Publisher]:
     """The one who may publish, until the next one comes; in a dry run one who only looks. Raises PublishingProblem."""
     if dry_run:
-        yield Publisher(settings, None, await read(settings))
+        yield Publisher(settings, None, await read_all(settings))
         return
     producer = AIOKafkaProducer(
         bootstrap_servers=settings.kafka_bootstrap,
@@ -155,7 +175,7 @@ async def publisher(settings: Settings, dry_run: bool = False) -> AsyncIterator[
                 await producer.start()
         except (KafkaError, OSError, TimeoutError) as problem:
             raise _stopped_answering(settings, problem) from problem
-        yield Publisher(settings, producer, await read(settings))
+        yield Publisher(settings, producer, await read_all(settings))
     finally:
         await _close(producer)
 
@@ -185,7 +205,7 @@ def _stopped_answering(settings: Settings, problem: Exception) -> PublishingProb
 
 
 async def seed(settings: Settings, files: Mapping[str, str], now: int) -> list[Publication]:
-    """What is published; if nothing is, `files` as number 1, in effect from the beginning. Raises PublishingProblem."""
+    """What is published; if nothing is, `files`, in effect from the beginning. Raises PublishingProblem."""
     for _ in range(_TRIES):
         published = await read(settings)
         if published:
@@ -193,7 +213,7 @@ async def seed(settings: Settings, files: Mapping[str, str], now: int) -> list[P
         try:
             async with publisher(settings) as alone:
                 if not alone.published:
-                    await alone.write(Publication(1, None, files, {}, now))
+                    await alone.write(Publication(alone.next_number, None, files, {}, now))
         except Overtaken:  # by another worker that starts: it is about to write, and what it writes counts
             await asyncio.sleep(_PAUSE_S)
     raise Overtaken

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
 
 from app.core import engine
 from app.core.rules import Catalogue
-from app.processor import InvariantBroken
+from app.processor import InvariantBroken, RulesNotLoaded
 from schemas import events as ev
 from tests.core.shard import Shard
 from tests.core.shop import at, catalogue, event, refunded, rule_text
-from tests.core.test_versions import NIGHT, after, order, shard_of
+from tests.core.test_versions import NIGHT, after, hello, order, shard_of, versions
 
 SEND = "{action: contact, channels: [push], priority: 10, expires_after: 7d}"
 
@@ -66,3 +67,122 @@ def test_an_erasure_on_which_the_rules_fail_says_how_it_can_be_set_aside(monkeyp
     shard.write(GOES["erasure"]).fetch()
     with pytest.raises(InvariantBroken, match=r"ZeroDivisionError.*lifecycle quarantine profiles 0 0"):
         shard.clock("03-05").run()
+
+
+# -- one after the other
+
+OTHER = rule_text(rule="other", steps="[{after: 300d}]", ends=None)
+TEN = {"steps": "[{after: 10d}]", "ends": None}
+REMOVED = (catalogue(OTHER), catalogue(rule_text(**TEN), OTHER))
+EXIT = (
+    catalogue(rule_text(**TEN, version="2", on_change="exit"), OTHER),
+    catalogue(rule_text(**TEN, version="3", on_change="follow"), OTHER),
+)
+
+
+@pytest.mark.parametrize("two", [REMOVED, EXIT], ids=["removed and put back", "exit, then follow"])
+@pytest.mark.parametrize("clock", ["events", "wall"])
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("limit", [1, 5_000])
+def test_changes_that_a_shard_hears_of_late_take_effect_one_after_the_other_as_those_heard_of_in_time(
+    two: tuple[Catalogue, Catalogue], clock: str, late: bool, limit: int
+) -> None:
+    first = catalogue(rule_text(**TEN), OTHER)
+    shard = Shard(first, inputs=("orders",), clock=clock)
+    shard.processor.offer(1, 0, first)
+
+    def until(when: str) -> None:
+        for _ in range(2):  # a look is passed by the next one
+            (shard.clock(when) if clock == "events" else shard.look(when)).run(limit=limit)
+
+    def offer() -> None:
+        for number, (when, new) in enumerate(zip(("03-03", "03-04"), two, strict=True), 2):
+            shard.processor.offer(number, at(when), after(new, new))
+
+    until("03-01")
+    shard.run(order("03-01", "a"))
+    until("03-02")
+    if not late:
+        offer()
+    until("03-05")
+    if late:
+        offer()
+    until("03-06")
+    assert (shard.processor.catalogue_number, shard.counts["runs", "exited", "a_rule"]) == (3, 1)
+    until("03-20")
+    assert shard.sent() == []
+
+
+# -- rules that a worker cannot load
+
+
+def test_what_cannot_be_loaded_stops_a_shard_when_it_takes_effect_and_not_before() -> None:
+    shard = shard_of(hello(1))
+    shard.processor.offer(1, 0, hello(1))
+    shard.processor.offer(2, at("03-05"), "nudge.yaml:22: There is no setting 'dream' here.")
+    shard.run(order("03-01", "a")).clock("03-04").run()
+    assert versions(shard) == [(1, "03-02 12:00")]
+    shard.write(order(at("03-05") - 1, "b"))
+    with pytest.raises(RulesNotLoaded) as caught:
+        shard.run(order("03-05", "c")).clock("03-06").run()
+    assert str(caught.value).startswith(
+        "the rules published as number 2, which are in effect, cannot be loaded by this worker "
+        "(nudge.yaml:22: There is no setting 'dream' here). Start workers of the release"
+    )
+    assert (shard.committed["orders"], shard.processor.catalogue_number) == (3, 1), "what was before the change is kept"
+
+
+@pytest.mark.parametrize(("since", "clock"), [
+    ("03-02", "events"), ("03-05", "events"), ("03-02", "wall"), ("03-05", "wall"), ("03-06", "wall"),
+])  # fmt: skip
+def test_what_cannot_be_loaded_is_passed_over_when_a_later_number_is_in_effect_by_then(since: str, clock: str) -> None:
+    shard = Shard(hello(1), inputs=("orders",), clock=clock)
+    shard.processor.offer(1, 0, hello(1))
+    shard.processor.offer(2, at("03-05"), "it is not written as a publication")
+    shard.processor.offer(3, at(since), after(hello(3), hello(1)))
+    for when in ("03-01", "03-04", "03-07", "03-08"):
+        (shard.clock(when) if clock == "events" else shard.look(when)).run()
+    shard.run(order("03-08", "a"))
+    assert shard.processor.catalogue_number == 3
+    assert shard.processor.row("u-1").runs["a_rule\x1f"][0].version == 3  # type: ignore[union-attr]
+
+
+def test_after_a_stop_under_the_wall_clock_a_shard_goes_on_once_a_later_number_is_in_effect() -> None:
+    shard = Shard(hello(1), inputs=("orders",), clock="wall")
+    shard.processor.offer(1, 0, hello(1))
+    for when in ("03-01", "03-02"):
+        shard.look(when).run()
+    for when, stops in (("03-03", True), ("03-05", False)):
+        shard.reopen()
+        shard.processor.offer(1, 0, hello(1))
+        shard.processor.offer(2, 0, "it is not written as a publication")
+        shard.processor.offer(3, at("03-04"), after(hello(3), hello(1)))
+        with pytest.raises(RulesNotLoaded) if stops else nullcontext():
+            shard.look(when).run()
+    assert shard.processor.catalogue_number == 3
+
+
+def test_a_later_number_that_is_not_yet_in_effect_lets_no_shard_go_on_under_rules_that_are_over() -> None:
+    shard = shard_of(hello(1))
+    shard.processor.offer(1, 0, hello(1))
+    shard.processor.offer(2, at("03-05"), "no")
+    shard.processor.offer(3, at("03-20"), hello(3))
+    with pytest.raises(RulesNotLoaded):
+        shard.clock("03-06").run()
+
+
+def test_a_shard_of_a_newer_worker_goes_on_elsewhere_only_under_rules_that_can_be_loaded_there() -> None:
+    first, second = hello(1), after(hello(2), hello(1))
+    shard = shard_of(first)
+    shard.processor.offer(1, 0, first)
+    shard.processor.offer(2, at("03-02"), second)
+    shard.run(order("03-01", "a")).clock("03-03").run()
+    shard.reopen()
+    shard.processor.offer(2, at("03-02"), "no")
+    with pytest.raises(RulesNotLoaded, match="number 2"):
+        shard.run(order("03-04", "b"))
+    shard.reopen()
+    shard.processor.offer(2, at("03-02"), "no")
+    shard.processor.offer(3, at("03-03"), after(hello(3), hello(1)))
+    shard.run().clock("03-06").run()
+    assert versions(shard) == [(2, "03-02 12:00"), (3, "03-05 12:00")]

@@ -196,13 +196,15 @@ def test_under_the_wall_clock_the_change_comes_with_the_look_and_after_the_backl
     assert shard.sent(lambda t: t["rule"]) == ["b_rule", "a_rule"]
 
 
-def test_under_the_wall_clock_timers_before_the_change_fire_under_the_old_catalogue() -> None:
+@pytest.mark.parametrize("limit", [1, 5_000])
+def test_under_the_wall_clock_timers_before_the_change_fire_under_the_old_catalogue_and_later_ones_under_the_new(
+    limit: int,
+) -> None:
     shard = Shard(hello(1), inputs=("orders",), clock="wall").look("03-01").run()
-    shard.run(order("03-01", "a")).look("03-01 12:01").run()
+    shard.run(order("03-01", "a"), named(paid("o-b", "03-01 13:30"), "b", "u-2")).look("03-01 14:00").run()
     shard.processor.offer(1, at("03-02") + HOUR, hello(2))
-    shard.look("03-02 14:00").run(limit=1)
-    assert [number for number, _ in versions(shard)] == [1]
-    assert shard.processor.row("u-1") is not None
+    shard.look("03-02 14:00").run(limit=limit)
+    assert shard.sent(lambda t: (t["user_id"], t["rule_version"])) == [("u-1", 1), ("u-2", 2)]
 
 
 def test_the_catalogue_in_effect_survives_a_crash_and_an_older_one_never_comes_back() -> None:

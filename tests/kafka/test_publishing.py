@@ -270,45 +270,59 @@ async def put(settings: Settings, name: bytes, value: bytes | None) -> None:
         await producer.send_and_wait(physical(settings, RULES), key=name, value=value, partition=0)
 
 
-async def test_rules_that_a_worker_cannot_load_stop_its_shards_and_say_what_to_do(
+async def test_rules_that_a_worker_cannot_load_stop_its_shards_when_they_take_effect_and_until_others_do(
     make_settings: MakeSettings, start: Start, directory: Path
 ) -> None:
-    settings = await make_settings(inputs="orders", partitions=2)
+    settings = await make_settings(inputs="orders", partitions=2, clock="wall")
     await said(settings, "publish", directory)
     worker = start(settings)
-    await worker.ready()
+    await until(on_shards(worker, 1), 20, worker.log)
     await put(settings, b"somebody's", b"{}")
-    newer = {**rulebook.texts(directory), "nudge.yaml": NUDGE + "dream: true\n"}
-    await put(settings, key(2), encode(Publication(2, clock.now() + 3_600_000_000, newer, {}, clock.now())))
+    newer, now = {**rulebook.texts(directory), "nudge.yaml": NUDGE + "dream: true\n"}, clock.now()
+    await put(settings, key(2), encode(Publication(2, now + 2_592_000_000_000, newer, {}, now)))
+    await until(lambda: worker.metric("lifecycle_publications_refused_total") == 1, 20, worker.log)
+    assert "number 2 cannot be loaded by this worker, whose shards stop when they take effect: nudge.yaml:22" in (
+        worker.log()
+    )
+    await put(settings, key(3), encode(Publication(3, now + 6_000_000, newer, {}, now)))
+    await until(lambda: worker.metric("lifecycle_publications_refused_total") == 2, 20, worker.log)
+    assert "stopped" not in worker.get("ready")[1]
     await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
     assert (
-        "the rules published as number 2 cannot be loaded by this worker (nudge.yaml:22: There is no setting 'dream' "
-        "here."
+        "the rules published as number 3, which are in effect, cannot be loaded by this worker (nudge.yaml:22: There "
+        "is no setting 'dream' here."
     ) in worker.get("ready")[1]
-    assert "start workers of the release that published them" in worker.get("ready")[1]
-    assert worker.metric("lifecycle_publications_refused_total") == 1
+    assert "Start workers of the release that published them" in worker.get("ready")[1]
     assert worker.get("live")[0] == 200
-
-
-async def test_a_record_that_nobody_can_read_stops_workers_and_publishers_until_a_person_takes_it_out(
-    make_settings: MakeSettings, start: Start, directory: Path
-) -> None:
-    settings = await make_settings(inputs="orders", partitions=1)
+    shop(directory, nudge=NUDGE.replace("version: 3", "version: 4"))
     await said(settings, "publish", directory)
-    worker = start(settings)
-    await worker.ready()
-    await put(settings, key(2), b"{}")
-    await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
-    assert "number 2 cannot be loaded by this worker (it is not written as a publication" in worker.get("ready")[1]
-    code, told = await rules(settings, "pause", "nudge")
-    assert (code, "is no publication that this release can read" in told) == (1, True)
+    await asyncio.sleep(5)  # it takes effect
     worker.stop()
     worker.start()
-    assert await asyncio.to_thread(worker.process.wait, 20) == 2
-    assert "take it out: a record with its key and no value" in worker.log()
-    await put(settings, key(2), None)
-    worker.start()
+    await until(on_shards(worker, 4), 30, worker.log)
+
+
+async def test_a_record_that_nobody_can_read_stops_shards_until_a_person_publishes_anew(
+    make_settings: MakeSettings, start: Start, directory: Path
+) -> None:
+    settings = await make_settings(inputs="orders", partitions=1, clock="wall")
+    await said(settings, "publish", directory)
+    worker = start(settings)
     await until(on_shards(worker, 1), 20, worker.log)
+    await put(settings, key(2), b"{}")
+    await until(lambda: "stopped" in worker.get("ready")[1], 20, worker.log)
+    assert (
+        "number 2, which are in effect, cannot be loaded by this worker (it is not written as a publication"
+        in (worker.get("ready")[1])
+    )
+    assert "Number 2 cannot be read by this release" in await said(settings, "published")
+    told = await said(settings, "pause", "nudge")
+    assert "Number 2 cannot be read by this release" in told
+    assert "Published: number 3." in told
+    await asyncio.sleep(5)  # it takes effect
+    worker.stop()
+    worker.start()
+    await until(on_shards(worker, 3), 30, worker.log)
 
 
 async def test_a_shard_whose_rules_are_gone_from_the_topic_stops_until_a_person_publishes_above_its_number(

@@ -1,0 +1,55 @@
+"""The records of the topic: what everybody who reads them, whenever, makes of them."""
+
+from __future__ import annotations
+
+from agents.catalogues import Catalogues
+from app.metrics import Metrics
+from app.processor import Record
+from app.publications.record import Publication, encode, key
+from app.publications.topic import Publisher, found
+from app.settings import load_settings
+from tests.publications.test_record import nudge, publication
+
+ONE, NEWER = publication(1, None), publication(2, files=nudge(4, more="dream: true\n"))
+THREE = publication(3, files=nudge(5))
+GARBAGE = (key(4), b"{}")
+
+
+def record(one: Publication) -> tuple[bytes, bytes]:
+    return key(one.number), encode(one)
+
+
+LOG = [record(ONE), (b"somebody's", b"{}"), (None, b"{}"), record(NEWER), (key(2), None), record(THREE), GARBAGE]
+
+
+def worker(log: list[tuple[bytes | None, bytes | None]]) -> Catalogues:
+    catalogues = Catalogues({}, "rules", Metrics(), lambda: None)
+    for offset, (name, value) in enumerate(log):
+        catalogues._add(Record(offset, 0, name, value))
+    return catalogues
+
+
+def test_no_number_is_given_twice_whatever_became_of_its_record() -> None:
+    def next_number(log: list[tuple[bytes | None, bytes | None]]) -> int:
+        return Publisher(load_settings({}), None, found(log)).next_number
+
+    assert next_number([]) == 1
+    assert next_number([record(ONE), record(NEWER), (key(2), None)]) == 3
+    assert next_number([record(ONE), (key(2), None)]) == 3, "only the empty record is left after compaction"
+    assert next_number(LOG) == 5
+
+
+def test_of_a_number_the_first_record_counts_for_workers_and_publishers_and_none_is_taken_back() -> None:
+    again = [*LOG, (key(3), None), record(publication(3, files=nudge(6))), (key(1), None)]
+    for log in (LOG, again):
+        assert found(log) == ([ONE, NEWER, THREE], {4: "it is not written as a publication (KeyError)"}, 4)
+        offered = worker(log).needed(1)
+        assert [loaded.publication.number for loaded in offered] == [1, 2, 3, 4]
+        assert [loaded.catalogue is None for loaded in offered] == [False, True, False, True]
+        assert offered[2].catalogue is not None
+        assert offered[2].catalogue.rules["nudge"].version == 5
+
+
+def test_what_a_worker_cannot_read_at_all_is_in_effect_at_once_because_nobody_knows_from_when_on_it_is() -> None:
+    unread = worker([record(ONE), GARBAGE]).needed(1)[1]
+    assert (unread.publication.since, unread.problem) == (0, "it is not written as a publication (KeyError)")

@@ -16,8 +16,9 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from app.core.row import MAX_VIEWS
 from app.core.rules import Catalogue
-from app.processor import STORM, Batch, Plan, Processor, Record
+from app.processor import STORM, Batch, Output, Plan, Processor, Record
 from app.rulebook import load
 from schemas.codec import DecodeOptions
 from schemas.events import EVENT_TYPES
@@ -35,7 +36,7 @@ Event = dict[str, Any]
 class Shard:
     """A processor with a log of which nothing is kept once it has been read; of what it writes only the counts are."""
 
-    def __init__(self, rules: Catalogue | None = None) -> None:
+    def __init__(self, rules: Catalogue | None = None, keep: bool = False) -> None:
         plan = Plan(INPUTS, 1, "murmur2", "wall", 5 * SECOND, DecodeOptions(), rules or load(), "storm", "")
         self.processor = Processor(plan, 0)
         self.processor.restored()
@@ -45,6 +46,9 @@ class Shard:
         """By user: bytes of the largest row."""
         self.sent: Counter[str] = Counter()
         """By id of a trigger: how often."""
+        self.kept: list[Output] = []
+        """All that it put out, in order, if that is to be kept."""
+        self._keep = keep
         self.cpu_seconds = 0.0
         for name in INPUTS:
             self.processor.feed(name, (), 0)
@@ -72,6 +76,8 @@ class Shard:
         self.cpu_seconds += time.process_time() - began
         if batch is not None:
             self.counts.update(batch.counts)
+            if self._keep:
+                self.kept += batch.outputs
             for key, row in batch.rows:
                 self.largest[key] = max(self.largest[key], len(row or b""))
             for output in batch.outputs:
@@ -182,13 +188,34 @@ def batched(events: Iterable[Event], size: int) -> Iterator[list[Event]]:
 
 # -- a bot
 
-_PRODUCTS = [{"product_id": f"p{n}", "category": f"c{n % 50}"} for n in range(2_000)]
+BUYERS = 20
+"""In each minute."""
 
 
 def bot(minutes: int, a_minute: int = 10_000) -> Told:
-    """So many looks at products a minute by one user, while others buy: a small row, few messages, all of theirs."""
-    shard = Shard()
+    """So many looks at products a minute by one user, while others buy: a small row, no messages, all of theirs."""
+    shard = Shard(keep=True)
     cost = Cost(shard)
+    _shop(shard, cost, minutes, a_minute)
+    assert shard.counts["events", "ProductViewed"] == minutes * a_minute
+    assert shard.counts["decisions", "repurchase_coupon", "fired"] == minutes * BUYERS
+    row = shard.processor.row("bot")
+    assert row is not None
+    # of each minute's products, looked at once, the last ones are known; those of the minute before were let go
+    assert [(view.product_id, view.visits) for view in row.views.values()] == [
+        (f"p{n}", 1) for n in range(a_minute - MAX_VIEWS, a_minute)
+    ]
+    assert row.last_seen_at == NOON + (minutes - 1) * MINUTE + (a_minute - 1) * MINUTE // a_minute
+    assert row.sent == ()
+    alone = Shard(keep=True)
+    _shop(alone, Cost(alone), minutes, 0)
+    assert [output for output in shard.kept if output.key != b"bot"] == alone.kept
+    assert len(alone.kept) >= minutes * BUYERS
+    return Told(f"looks by a bot, {a_minute} a minute", minutes * a_minute, shard.largest[b"bot"], cost)
+
+
+def _shop(shard: Shard, cost: Cost, minutes: int, a_minute: int) -> None:
+    """So many minutes with buyers in each, and so many looks by a bot; and two days after them."""
     for minute in range(minutes):
         start = NOON + minute * MINUTE
         looks = [
@@ -201,20 +228,13 @@ def bot(minutes: int, a_minute: int = 10_000) -> Told:
             )
             for n in range(a_minute)
         ]
-        buys = [_purchase(f"u{minute}-{n}", start + n * SECOND) for n in range(20)]
+        buys = [_purchase(f"u{minute}-{n}", start + n * SECOND) for n in range(BUYERS)]
         shard.write(*looks, *buys)
         shard.look(start + MINUTE)
         shard.run()
         cost.note((minute + 1) * a_minute)
     shard.look(NOON + 2 * DAY)
     shard.run()
-    assert shard.counts["events", "ProductViewed"] == minutes * a_minute
-    assert shard.counts["decisions", "repurchase_coupon", "fired"] == minutes * 20
-    row = shard.processor.row("bot")
-    assert row is not None
-    assert sum(view.visits for view in row.views.values()) >= len(row.views) > 0
-    assert len(row.sent) <= 2  # the shop's cap a day
-    return Told(f"looks by a bot, {a_minute} a minute", minutes * a_minute, shard.largest[b"bot"], cost)
 
 
 def _purchase(user: str, at: int) -> Event:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from datetime import timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -13,7 +14,7 @@ from app.core.policy import Policy
 from app.core.row import NEVER, Row, Run
 from schemas import events as ev
 from schemas.instant import format_instant
-from tests.core.shop import DAY, Desk, at, catalogue, event, rule_text
+from tests.core.shop import DAY, SECOND, Desk, at, catalogue, event, rule_text
 
 ANNIVERSARY = rule_text(
     enter="{on: UserRegistered, key: user}",
@@ -129,13 +130,29 @@ def test_days_between_are_counted_where_the_user_is(second: str, days: int) -> N
 
 
 @pytest.mark.parametrize(
-    "zone", ["Asia/Shanghai", "Europe/Berlin", "America/New_York", "Asia/Kathmandu", "Pacific/Apia"]
+    ("zone", "change", "by"),
+    [
+        ("Europe/Berlin", "2026-03-29T01:00:00Z", 60),
+        ("Europe/Berlin", "2026-10-25T01:00:00Z", -60),
+        ("America/New_York", "2026-11-01T06:00:00Z", -60),
+        ("Australia/Lord_Howe", "2026-04-04T15:00:00Z", -30),
+        ("Australia/Lord_Howe", "2026-10-03T15:30:00Z", 30),
+        ("Africa/Casablanca", "2026-02-15T02:00:00Z", -60),
+        ("Africa/Casablanca", "2026-03-22T02:00:00Z", 60),
+        ("America/Santiago", "2026-09-06T04:00:00Z", 60),  # there is no midnight on that day
+        ("America/Havana", "2026-11-01T05:00:00Z", -60),  # and two of them here
+        ("Pacific/Apia", "2011-12-30T10:00:00Z", 24 * 60),  # nor is there any 30th
+    ],
 )
 def test_days_and_midnights_by_arithmetic_are_those_of_the_wall_clock(
-    zone: str, monkeypatch: pytest.MonkeyPatch
+    zone: str, change: str, by: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    where = ZoneInfo(zone)
-    instants = [at("2026-10-20") + n * 47 * 3_700_000_000 for n in range(60)]  # ten weeks, with the changes of autumn
+    where, moment = ZoneInfo(zone), at(change)
+    before, after = (calendar.local(instant, where).utcoffset() for instant in (moment - 1, moment))
+    assert before is not None
+    assert after == before + timedelta(minutes=by)
+    # eight days before it and after it, at all times of the day; and the change itself
+    instants = [moment + n * 7_777 * SECOND for n in range(-90, 91)] + [moment - 1, moment + 1]
 
     def read() -> list[tuple[int, ...]]:
         return [
@@ -144,6 +161,7 @@ def test_days_and_midnights_by_arithmetic_are_those_of_the_wall_clock(
         ]
 
     quick = read()
+    assert {calendar.steady_offset(i // DAY, where) is None for i in instants} == {True, False}  # both ways were taken
     monkeypatch.setattr(calendar, "steady_offset", lambda day, zone: None)
     assert quick == read()
 

@@ -22,6 +22,8 @@ KEYS = ("user", "order", "coupon", "pack", "cart", "category", "product_type")
 ON_CHANGE = ("finish", "follow", "restart", "exit")
 PAUSES = ("hold", "skip", "expire")
 LINE_KEYS = ("product_type", "category")
+#: Whole numbers of a rule end here: they are kept in 64 bits, and other readers of JSON take fewer.
+WHOLE = 1_000_000_000
 _WITH_LINES = ("OrderPlaced", "OrderPaid")
 _RETIMES = ("OrderReceived", "OrderRefunded", "DepositPaid")
 _TOP = {
@@ -198,8 +200,8 @@ class _Reader:
 
     def version(self) -> int:
         version = self.data.get("version", 1)
-        if type(version) is not int or version < 1:
-            self.fail(("version",), f"'{version}' is no version: write a whole number, from 1 upwards.")
+        if type(version) is not int or not 1 <= version <= WHOLE:
+            self.fail(("version",), f"'{version}' is no version: write a whole number, from 1 to {WHOLE}.")
             return 1
         return version
 
@@ -367,8 +369,9 @@ class _Reader:
         if action == "contact" and not channels and not data.get("channels"):
             self.fail(("send",), "A contact needs 'channels', the preferred one first.")
         priority = data.get("priority", 10)
-        if type(priority) is not int:
-            self.fail(("send", "priority"), f"'{priority}' is no priority: write a whole number, the higher wins.")
+        if type(priority) is not int or abs(priority) > WHOLE:
+            why = f"'{priority}' is no priority: write a whole number up to {WHOLE}, the higher wins."
+            self.fail(("send", "priority"), why)
         return Send(
             action=action,  # type: ignore[arg-type]  # checked by choice
             kind=self.choice(

@@ -96,7 +96,12 @@ def _choice(values: Iterable[str], description: str, default: str | None = None)
 
 _SETTINGS: Final[dict[str, Schema]] = {
     "rule": {"type": "string", "pattern": _NAME, "description": "The rule's name, such as coupon_unused."},
-    "version": {"type": "integer", "minimum": 1, "description": "Raised with every change of meaning."},
+    "version": {
+        "type": "integer",
+        "minimum": 1,
+        "maximum": reader.WHOLE,
+        "description": "Raised with every change of meaning.",
+    },
     "family": _choice(FAMILIES, "Decides the topic: triggers.<family>."),
     "about": {"type": "string", "description": "What the rule is for, in a sentence for people."},
     "source": {"type": "string", "description": "Where the rule comes from, for people: common practice, a study."},
@@ -196,7 +201,13 @@ _SEND: Final[dict[str, Schema]] = {
         "description": "The preferred one first.",
         "items": {"enum": [*CHANNELS]},
     },
-    "priority": {"type": "integer", "default": 10, "description": "Among messages that compete; the higher wins."},
+    "priority": {
+        "type": "integer",
+        "minimum": -reader.WHOLE,
+        "maximum": reader.WHOLE,
+        "default": 10,
+        "description": "Among messages that compete; the higher wins.",
+    },
     "collapse": {"type": "string", "description": "Messages that share it replace each other."},
     "expires_after": _ref("duration", "How long it is worth sending."),
     "once_in": _ref("duration", "At most one run of this rule writes to a user in so long."),

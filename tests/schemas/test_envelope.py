@@ -83,8 +83,8 @@ def test_fields_stand_in_the_published_order_and_facts_by_name() -> None:
 
 
 # Facts are text, yes or no, null, and whole numbers of 63 bits at most: amounts end at 2^61 minor units (MAX_MINOR),
-# counts and units far below. There is no kind of variable that is a fraction, so none is tried: writers of JSON differ
-# in how they spell 1e16, and in whether they write whole numbers beyond 64 bits at all.
+# counts, units, versions and priorities far below. There is no kind of variable that is a fraction, so none is tried:
+# writers of JSON differ in how they spell 1e16, and in whether they write whole numbers beyond 64 bits at all.
 @given(st.text(), st.dictionaries(st.text(max_size=5), st.none() | st.booleans() | st.integers(0, 2**63) | st.text()))
 def test_the_text_is_what_other_writers_of_json_write(reason: str, facts: dict[str, object]) -> None:
     trigger = msgspec.structs.replace(TRIGGER, reason=reason, facts=facts)

@@ -133,6 +133,12 @@ def drop(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> None:
     _decide(scope, _papers_without_step(rule, scope), "dropped", "eligibility", why, moment)
 
 
+def expire(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    """The final record of a deferred candidate that waited for its coupon until it was stale; the run after it."""
+    why = f"It could not be used, and was worth sending for {words.length(rule.send.expires_after)}."
+    return object_to(candidate_of(row, rule, run, moment), Verdict("expired", "staleness", why), moment)
+
+
 def abandon(row: Row, run: Run, moment: Moment) -> None:
     """The final record of a deferred candidate whose rule, or step, is there no more."""
     policy = moment.catalogue.policy

@@ -316,11 +316,20 @@ def _hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
         if run.ends and not waits:  # usable again: an end by redemption may have been taken back as well
             ends = _seen_ends(row, rule, run, moment)
             run = replace(run, ends=ends) if ends else _revive(row, rule, replace(run, ends=()), moment)
-        elif free and run.timer_at == NEVER and run.step < len(rule.steps):
-            due = max(run.due_at, happening.at, moment.floor)  # what came due while it waited is due now
-            run = replace(run, due_at=due, timer_at=due)
+        elif free:
+            run = _freed(rule, run, max(happening.at, moment.floor))
         after.append(run)
     return _put(row, run_key(rule.name, key), after, moment)
+
+
+def _freed(rule: Rule, run: Run, at: int) -> Run:
+    """What came due while it waited is due now; a candidate whose record is open is asked again now."""
+    if run.sequence and run.timer_at == _stale_at(rule, run):
+        return replace(run, timer_at=at)
+    if run.timer_at < NEVER or run.step >= len(rule.steps):
+        return run
+    due = max(run.due_at, at)
+    return replace(run, due_at=due, timer_at=due)
 
 
 def _waits(row: Row, run: Run, otherwise: bool = False) -> bool:
@@ -735,7 +744,7 @@ def _left(runs: tuple[Run, ...], things: set[str | None], moment: Moment) -> tup
 
 def _forgotten(run: Run, things: set[str | None]) -> bool:
     """Whether the run waits for word of a coupon that was summarised: none will come."""
-    return bool(run.ends or run.held) and run.key not in things
+    return bool(run.ends or (run.held and not run.sequence)) and run.key not in things
 
 
 def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
@@ -743,11 +752,8 @@ def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate 
     comes back has come through, and meets the others of its window."""
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    if run.held and run.sequence:  # its record is open, and nobody knows whether it will ever be free
-        release.drop(row, rule, run, "held, as what it is about cannot be used now", moment)
-        return _concluded(row, rule, run, replace(run, sequence=0, competing=False), moment), None
-    if run.held:  # waits for its event; the timer comes back with it
-        return _swap(row, rule, run, replace(run, timer_at=NEVER), moment), None
+    if run.held:
+        return _wait(row, rule, run, moment), None
     scope = Scope(row, run, moment.catalogue.policy, moment.now)
     if not run.sequence and any(at(scope) <= run.due_at for at in rule.end_at):
         moment.tally("runs", "expired", rule.name)
@@ -756,6 +762,21 @@ def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate 
     if contender is not None:
         return row, contender
     return _concluded(row, rule, run, after, moment), None
+
+
+def _wait(row: Row, rule: Rule, run: Run, moment: Moment) -> Row:
+    """What it is about cannot be used now: the timer comes back with its event. A candidate whose record is open waits
+    for it no longer than it is worth sending: then it gets the final one."""
+    if not run.sequence:
+        return _swap(row, rule, run, replace(run, timer_at=NEVER), moment)
+    stale_at = _stale_at(rule, run)
+    if moment.now < stale_at:
+        return _swap(row, rule, run, replace(run, timer_at=stale_at, competing=False, slot=0), moment)
+    return _concluded(row, rule, run, release.expire(row, rule, run, moment), moment)
+
+
+def _stale_at(rule: Rule, run: Run) -> int:
+    return run.due_at + rule.send.expires_after
 
 
 def _concluded(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
@@ -833,9 +854,8 @@ def _met(row: Row, run: Run, moment: Moment) -> Run:
     assert rule is not None  # `adapt` has let such runs exit
     if rule.holds is not None:
         held = _waits(row, run, run.held)
-        free = run.held and not held and run.timer_at == NEVER and run.step < len(rule.steps)
-        due = max(run.due_at, moment.floor) if free else run.due_at  # what came due while it waited is due now
-        run = replace(run, held=held, due_at=due, timer_at=due if free else run.timer_at)
+        free, run = run.held and not held, replace(run, held=held)
+        run = _freed(rule, run, moment.floor) if free else run
     if run.ends:
         if not any(taken_back(row.orders.get(mark.order_id or "", NO_ORDER)) for mark in run.ends):
             return run

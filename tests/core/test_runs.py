@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.core import row, runs
-from app.core.row import NEVER, run_key
+from app.core.row import MAX_COUPONS, NEVER, run_key
 from schemas import events as ev
 from tests.core.shop import (
     DAY,
@@ -555,11 +555,37 @@ def test_a_candidate_that_was_locked_in_the_night_is_asked_in_the_morning() -> N
     assert [d.outcome for d in desk.decisions] == ["deferred", "fired"]
 
 
+def test_a_candidate_locked_in_the_night_waits_until_it_is_free_or_stale() -> None:
+    night = catalogue("coupon_unused", shop='quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n')
+
+    def told(freed: int) -> tuple[list[tuple[str, bool, str]], list[tuple[str, int, str]]]:
+        desk = Desk(night).say(issued("c-1", "03-01 22:00")).wait("03-08 22:30")
+        desk.say(locked("c-1", "03-08 22:30")).wait(freed).say(returned("c-1", freed)).wait("03-18 12:00")
+        return [(d.outcome, d.final, d.due_at[5:16]) for d in desk.decisions], desk.sent
+
+    due, stale = at("03-08 22:00"), at("03-10 10:00")
+    deferred = ("deferred", False, "03-08T22:00")
+    fired, expired = ("fired", True, "03-08T22:00"), ("expired", True, "03-08T22:00")
+    assert told(at("03-09 15:00")) == ([deferred, fired], [("coupon_unused", 1, "03-09 15:00")])
+    assert told(stale - 1)[0] == [deferred, fired]
+    assert told(stale) == told(stale + 1) == told(due + 8 * DAY) == ([deferred, expired], [])
+
+
+def test_what_waits_in_a_lock_ends_without_timers_and_without_its_coupon_too() -> None:
+    night = catalogue("coupon_unused", shop='quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n')
+    desk = Desk(night).say(issued("c-1", "03-01 22:00", expires_at="04-30")).wait("03-08 22:30")
+    desk.say(locked("c-1", "03-08 22:30"))
+    desk.say(*(issued(f"d-{n}", "03-08 22:31", expires_at="05-30") for n in range(MAX_COUPONS))).wait("03-10 12:00")
+    assert "c-1" not in desk.row.coupons
+    assert [(d.outcome, d.entry.key) for d in desk.decisions] == [("deferred", "c-1"), ("expired", "c-1")]
+    assert not [key for _, key, *_ in desk.wait("12-31").timers]
+
+
 def test_a_candidate_that_waits_in_a_lock_until_its_coupon_expires_gets_its_record() -> None:
     night = catalogue("coupon_unused", shop='quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n')
     desk = Desk(night).say(issued("c-1", "03-01 22:00", expires_at="03-20")).wait("03-08 22:30")
     desk.say(locked("c-1", "03-08 22:30")).wait("03-25").say(returned("c-1", "03-25")).wait("12-31")
-    assert [(d.outcome, d.final) for d in desk.decisions] == [("deferred", False), ("dropped", True)]
+    assert [(d.outcome, d.final) for d in desk.decisions] == [("deferred", False), ("expired", True)]
 
 
 def test_a_rule_of_a_user_may_wait_too() -> None:

@@ -69,6 +69,8 @@ class Pending:
     timer: int | None
     """When to look at it; None while it waits for a lock to go."""
     sequence: int = 0
+    waits: bool = False
+    """Looked at before, it waits for a lock to go, until `timer` at the latest."""
 
 
 class Person:
@@ -133,6 +135,8 @@ class Person:
             self._appear(name, run, max(floor, self.sends_from))
         elif pending.timer is None and not run.locked:
             pending.due = pending.timer = max(pending.due, event["at"], floor)
+        elif pending.waits and not run.locked:
+            pending.waits, pending.timer = False, max(event["at"], floor)
         elif pending.sequence or pending.step or run.due == pending.by_rule:
             return
         elif run.rule == "coupon_unused" and run.due >= floor:
@@ -174,15 +178,19 @@ class Person:
             self._ask(name, runs[name], self.pending[name], at if now is None else now)
 
     def _ask(self, name: RunId, run: RunNow, pending: Pending, now: int) -> None:
-        if run.locked and not pending.sequence:
-            pending.timer = None
-            return
+        if run.locked:
+            stale = pending.due + WORTH_SENDING
+            if not pending.sequence or now < stale:
+                pending.waits, pending.timer = pending.sequence > 0, stale if pending.sequence else None
+                return
         if not pending.sequence and run.expires <= pending.due:
             del self.pending[name]
             self.steps[name] = len(FURTHER[run.rule]) + 1
             return
         zone = zone_of(self.seen)
-        if run.locked or run.expires <= now or (run.expires < NEVER and run.expires - now <= LAST_DAYS):
+        if run.locked:
+            self._decide(name, pending, "expired", "staleness", now)
+        elif run.expires <= now or (run.expires < NEVER and run.expires - now <= LAST_DAYS):
             self._decide(name, pending, "dropped", "eligibility", now)
         elif now - pending.due > WORTH_SENDING:
             self._decide(name, pending, "expired", "staleness", now)

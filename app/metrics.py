@@ -93,7 +93,11 @@ class Metrics:
         # counter, publications: of rules, that this worker could not load; shards that need one stop.
         self.publications_refused = self._counter("publications_refused", "Published rules that could not be loaded.")
         # counter, times: the retention of an input overtook us and records were gone before they were read.
-        self.offsets_out_of_range = self._counter("offsets_out_of_range", "Records lost to retention.", "input")
+        self.offsets_out_of_range = self._counter(
+            "offsets_out_of_range",
+            "Places to read on that are gone: records lost to retention, or a topic made anew.",
+            "input",
+        )
         for name in (*INPUTS, TRANSFERS):  # there from the start, so that an alert sees the first one as an increase
             self.offsets_out_of_range.labels(name)
 

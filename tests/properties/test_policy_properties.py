@@ -24,10 +24,11 @@ from tests.properties.histories import START
 from tests.properties.test_catalogue_properties import CATALOGUE, END, FEW, contacts, lived, lives, zone_at
 
 LATENESS = 3 * DAY
-#: What fires at once does so when it is heard of, and of looks at a product only the latest is known: their instants,
-#: and what caps count of them, hang on the order of arrival.
+#: What fires at once does so when it is heard of; of looks at a product, and of visits at all (whether somebody came
+#: back), only the latest is known: their instants, and what caps count of them, hang on the order of arrival.
+_OF_THE_LATEST = ("browse_abandoned", "first_order_nudge")
 TIMED = index(
-    {n: r for n, r in CATALOGUE.rules.items() if not r.steps[0].at_once and n != "browse_abandoned"}, CATALOGUE.policy
+    {n: r for n, r in CATALOGUE.rules.items() if not r.steps[0].at_once and n not in _OF_THE_LATEST}, CATALOGUE.policy
 )
 #: What these give back and was due before they were heard of stays past, so when they are heard of matters.
 _TAKES_BACK = (ev.OrderCancelled, ev.OrderRefunded, ev.CouponReturned)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC
 from typing import Literal, NamedTuple
 from zlib import crc32
@@ -629,16 +629,18 @@ class Processor:
             self._reject(source, record, RejectedMessage("wrong_partition", reason, ""))
             return
         if (row is None or event.occurred_at <= self._accounts.erased_until) and self._stays_gone(
-            event, user, row, passed_on
+            source, record, event, user, row, passed_on
         ):
-            self._counts["ignored", "erased", event.TYPE] += 1
+            return
+        if passed_on is not None and isinstance(event, UserMerged):
+            self._merge_again(source, record, event, row, passed_on)
             return
         if isinstance(event, UserMerged) and self._meta.row_version < MERGES_SINCE:
             self._reject(source, record, NOT_FINALISED, passed_on)
             return
         moment = self._moment(self.now)
         if isinstance(event, UserErased):
-            self._erase(source, record, event, user, row, moment)
+            self._erase(source, record, event, user, row, passed_on, moment)
             return
         after: Row | Refused | None
         try:
@@ -705,23 +707,41 @@ class Processor:
 
     # -- accounts that are gone, or part of another one
 
-    def _stays_gone(self, event: Event, user: str, row: Row | None, passed_on: PassedOn | None) -> bool:
+    def _stays_gone(
+        self, source: _Input, record: Record, event: Event, user: str, row: Row | None, passed_on: PassedOn | None
+    ) -> bool:
         """After an erasure only a new registration begins a new life; whatever else trickles in stays unknown, and what
         is of the old life stays so when the new one has begun."""
         erased_at = self._accounts.erased_at(user)
         if erased_at is None:
             return False
         if row is not None:
-            return event.occurred_at <= erased_at and not isinstance(event, UserErased)
-        return passed_on is not None or not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
+            gone = event.occurred_at <= erased_at and not isinstance(event, UserErased)
+        else:
+            gone = passed_on is not None or not (isinstance(event, UserRegistered) and event.occurred_at > erased_at)
+        if gone:
+            self._counts["ignored", "erased", event.TYPE] += 1
+            if row is None and passed_on is not None:  # nothing may go on naming who is gone
+                self._forget(source, record, passed_on.path, erased_at)
+        return gone
 
     def _erase(
-        self, source: _Input, record: Record, event: UserErased, user: str, row: Row | None, moment: Moment
+        self,
+        source: _Input,
+        record: Record,
+        event: UserErased,
+        user: str,
+        row: Row | None,
+        passed_on: PassedOn | None,
+        moment: Moment,
     ) -> None:
-        """Row, timers and traces go, of the accounts that became part of this one as well; keyed hashes stay, so that
-        nothing late brings the user back."""
+        """Row, timers and traces go, of the accounts that became part of this one as well, and of those through which
+        the word came; keyed hashes stay, so that nothing late brings the user back."""
+        known = row.merged if row is not None else {}
+        through = passed_on.path if passed_on is not None else ()
         if (self._accounts.erased_at(user) or BEGINNING) >= event.occurred_at:
             self._counts["duplicates", event.TYPE] += 1  # who registered anew since then stays
+            self._forget(source, record, (each for each in through if each not in known), event.occurred_at)
             return
         if row is not None:
             try:
@@ -731,8 +751,11 @@ class Processor:
         self._accounts.erase(user, event.occurred_at)
         self._counts["events", event.TYPE] += 1
         self._leave(user, row)
-        for account in row.merged if row is not None else ():
-            self._send(source, record, Forget(account, event.occurred_at))
+        self._forget(source, record, dict.fromkeys((*known, *through)), event.occurred_at)
+
+    def _forget(self, source: _Input, record: Record, accounts: Iterable[str], erased_at: int) -> None:
+        for account in accounts:
+            self._send(source, record, Forget(account, erased_at))
 
     def _leave(self, user: str, row: Row | None) -> None:
         """The user's row and timers are there no more, nor its stage."""
@@ -752,15 +775,21 @@ class Processor:
     def _pass_on(self, source: _Input, record: Record, event: Event) -> None:
         """What is said of an account that is part of another one counts for that one."""
         user = event.user_id
-        if isinstance(event, UserMerged):
-            if event.into == self._accounts.merged[user].into:
-                self._counts["duplicates", event.TYPE] += 1
-                return
-            reason = "The account is part of another one already. Merge that one, if it is meant."
-            self._reject(source, record, RejectedMessage("cannot_apply", reason, "into"))
+        if isinstance(event, UserMerged) and event.into == self._accounts.merged[user].into:
+            self._counts["duplicates", event.TYPE] += 1
             return
         self.consecutive_rejects = 0
         self._receive(source, record, PassedOn(user, (), event.occurred_at, source.name, self.shard, *record))
+
+    def _merge_again(
+        self, source: _Input, record: Record, event: UserMerged, row: Row | None, passed_on: PassedOn
+    ) -> None:
+        """An account that is part of this one already is to be merged: into this person, or another."""
+        if event.into == passed_on.user or (row is not None and event.into in row.merged):
+            self._counts["duplicates", event.TYPE] += 1
+            return
+        reason = "The account is part of another one already. Merge that one, if it is meant."
+        self._reject(source, record, RejectedMessage("cannot_apply", reason, "into"), passed_on)
 
     def _send(self, source: _Input, record: Record, message: transfers.Message) -> None:
         """Into the hands of the shard of the account that it is for: this one's are nearer than Kafka."""
@@ -794,14 +823,14 @@ class Processor:
     def _absorb(self, source: _Input, record: Record, history: History) -> None:
         """The history of an account that is part of this one from now on. Whoever was erased stays gone."""
         user = history.user
+        other = decode(history.row) if history.row is not None else None
         row = self._dirty.get(user) or self.row(user)
         erased_at = self._accounts.erased_at(user)
         if erased_at is not None and (row is None or history.occurred_at <= erased_at):
             self._counts["transfers", "dropped"] += 1
-            for account in history.path:
-                self._send(source, record, Forget(account, erased_at))
+            parts = other.merged if other is not None else ()
+            self._forget(source, record, dict.fromkeys((*history.path, *parts)), erased_at)
             return
-        other = decode(history.row) if history.row is not None else None
         try:
             after = self._together(row, history, other, self._moment(self.now))
         except Exception as error:

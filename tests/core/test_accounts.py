@@ -4,6 +4,7 @@ is erased is gone with all of them."""
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from typing import Any
 
 import orjson
@@ -15,7 +16,7 @@ from app.core import transfers
 from app.core.purchases import paid_orders
 from app.core.row import decode
 from app.core.transfers import Forget, History, PassedOn
-from app.processor import TRANSFERS, Processor, Record, partition_of, quarantine_key
+from app.processor import TRANSFERS, Batch, Processor, Record, partition_of, quarantine_key
 from schemas import events as ev
 from schemas.codec import encode_event
 from tests.core.shard import named, plan
@@ -137,6 +138,28 @@ def test_an_account_is_part_of_one_other_at_most() -> None:
         ("cannot_apply", "into", "profiles")
     ]
     assert (orders(driver, B), orders(driver, C)) == (1, -1)
+
+
+@pytest.mark.parametrize(("middle", "end"), [(B, C), (A2, B), (B, A2)])
+def test_an_account_that_is_told_to_be_part_of_whom_it_is_part_of_by_way_of_others_is_a_duplicate(
+    middle: str, end: str
+) -> None:
+    driver = told(deployment(), *(order(who, "03-01") for who in (A, middle, end)))
+    told(driver, merged(A, middle, "03-02"), merged(middle, end, "03-03"), merged(A, end, "03-04"))
+    other = user(2, 7)
+    told(driver, merged(other, end, "03-05"))
+    told(driver, merged(A, other, "03-06"), merged(A, middle, "03-06"))
+    assert not driver.dead_letters
+    assert driver.counts["duplicates", "UserMerged"] == 3
+    assert [orders(driver, who) for who in (A, middle, end)] == [-1, -1, 3]
+    stranger = user(2, 8)
+    told(driver, merged(A, stranger, "03-07"))
+    [letter] = driver.dead_letters
+    assert (letter.reason, letter.field, letter.key) == (
+        "The account is part of another one already. Merge that one, if it is meant.",
+        "into",
+        A.encode(),
+    )
 
 
 @pytest.mark.parametrize("into", [B, A2])
@@ -328,6 +351,36 @@ def test_a_history_that_comes_after_the_erasure_is_dropped_and_its_marker_goes()
     assert names(driver, A, B, C) == []
     assert driver.counts["transfers", "dropped"] >= 1
     assert [orders(driver, who) for who in (A, B, C)] == [-1, -1, -1]
+
+
+@pytest.mark.parametrize("inner", [A, A2])
+def test_with_a_history_that_is_dropped_the_accounts_within_it_are_forgotten(inner: str) -> None:
+    driver = told(deployment(), order(inner, "03-01"), order(B, "03-01"), order(C, "03-01"), merged(inner, B, "03-02"))
+    driver.send(merged(B, C, "03-03"), erased(C, "03-04"))
+    driver.announce(at("03-05"))
+    while driver.work(2):  # the erasure is here before the history
+        pass
+    driver.run()
+    assert names(driver, inner, B, C) == []
+    told(driver, named(event(ev.UserRegistered, "03-07"), "r-new", B), order(inner, "03-08"))
+    assert orders(driver, B) == 0
+
+
+def test_what_comes_back_from_an_erased_account_takes_the_markers_of_its_way_along() -> None:
+    driver = told(deployment(), order(A, "03-01"), merged(A, B, "03-03"), erased(B, "03-05"))
+    assert names(driver, A, B) == []
+    stray = Accounts("lifecycle-triggers")
+    stray.merge(A2, B, at("03-03"))  # as an earlier release may have left it
+    [_, marker] = stray.taken()
+    driver.broker.commit(0, Batch([marker], [], {}, Counter()))
+    driver.crash()
+    told(driver, erased(A2, "03-04"), when="03-06")
+    assert names(driver, A2) == []
+    driver.broker.commit(0, Batch([marker], [], {}, Counter()))
+    driver.crash()
+    told(driver, named(event(ev.UserRegistered, "03-07"), "r", B), erased(A2, "03-04"))
+    assert names(driver, A2) == []
+    assert orders(driver, B) == 0  # whose new life is none of A2's
 
 
 def test_a_new_life_begins_without_what_was_merged_before_the_erasure() -> None:

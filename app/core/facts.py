@@ -120,15 +120,32 @@ def _known_order(row: Row, order_id: str) -> Order | None:
 
 
 def is_forgotten(row: Row, kind: str, name: str) -> bool:
+    """Whether it was summarised, counted or not."""
+    return bool(row.forgotten) and any(_has(row.forgotten, _trace(kind, name, counted)) for counted in (False, True))
+
+
+def counted(row: Row) -> set[bytes]:
+    """What stands for the purchases within `old_orders`, as far as their hashes are kept."""
+    size = ids.EVENT_HASH_BYTES
+    hashes = (row.forgotten[start : start + size] for start in range(0, len(row.forgotten), size))
+    return {each for each in hashes if each[0] & 1}
+
+
+def _trace(kind: str, name: str, counted: bool) -> bytes:
+    """The hash by which it is known; its first byte is odd if it was counted among the old orders."""
     hashed = ids.event_hash(f"{kind}:{name}")
-    found = row.forgotten.find(hashed)
+    return bytes((hashed[0] & 0xFE | counted,)) + hashed[1:]
+
+
+def _has(forgotten: bytes, hashed: bytes) -> bool:
+    found = forgotten.find(hashed)
     while found >= 0 and found % ids.EVENT_HASH_BYTES:
-        found = row.forgotten.find(hashed, found + 1)
+        found = forgotten.find(hashed, found + 1)
     return found >= 0
 
 
-def _forget(row: Row, kind: str, name: str) -> None:
-    row.forgotten = (row.forgotten + ids.event_hash(f"{kind}:{name}"))[-MAX_FORGOTTEN * ids.EVENT_HASH_BYTES :]
+def _forget(row: Row, kind: str, name: str, counted: bool = False) -> None:
+    row.forgotten = (row.forgotten + _trace(kind, name, counted))[-MAX_FORGOTTEN * ids.EVENT_HASH_BYTES :]
 
 
 def _with_order(row: Row, order: Order) -> Row:
@@ -143,13 +160,17 @@ def _with_order(row: Row, order: Order) -> Row:
 def summarise(new: Row, oldest: Order) -> None:
     """Takes an order off a row that is being made; its sums stay."""
     del new.orders[oldest.order_id]
+    parent = oldest.parent_id or oldest.order_id
+    paid = is_paid(oldest) and oldest.paid_at is not None
+    counts = paid and not any((o.parent_id or o.order_id) == parent and is_paid(o) for o in new.orders.values())
     if oldest.paid_at is not None or taken_back(oldest):  # else its payment may be to come
-        _forget(new, "order", oldest.order_id)
-    if is_paid(oldest) and oldest.paid_at is not None:
-        parent = oldest.parent_id or oldest.order_id
-        if not any((o.parent_id or o.order_id) == parent and is_paid(o) for o in new.orders.values()):
-            new.old_orders += 1
-        new.old_last_order_at = max(new.old_last_order_at or 0, oldest.paid_at)
+        _forget(new, "order", oldest.order_id, counts and parent == oldest.order_id)
+    if counts:
+        new.old_orders += 1
+        if parent != oldest.order_id:
+            _forget(new, "parent", parent, counted=True)
+    if paid:
+        new.old_last_order_at = max(new.old_last_order_at or 0, oldest.paid_at or 0)
         spent = new.old_spend_minor.get(oldest.currency, 0) + oldest.total_minor - oldest.refunded_minor
         new.old_spend_minor = {**new.old_spend_minor, oldest.currency: min(spent, MAX_MINOR)}
 

@@ -43,15 +43,16 @@ S = TypeVar("S", bound=msgspec.Struct)
 
 def absorbed(row: Row, other: Row, accounts: tuple[str, ...]) -> Row:
     """The row with another account's history, which came through these accounts. Its runs stay behind."""
+    shared = min(len(facts.counted(row) & facts.counted(other)), row.old_orders, other.old_orders)
     new = replace(
         baselines.joined(row, _accounts(other, accounts)),
         ledger=ledgers_together(row.ledger, other.ledger),
         registered_at=_earliest(row.registered_at, other.registered_at),
         last_login_at=_latest(row.last_login_at, other.last_login_at),
         last_seen_at=_latest(row.last_seen_at, other.last_seen_at),
-        old_orders=row.old_orders + other.old_orders,
+        old_orders=row.old_orders + other.old_orders - shared,
         old_last_order_at=_latest(row.old_last_order_at, other.old_last_order_at),
-        old_spend_minor=_sums(row.old_spend_minor, other.old_spend_minor),
+        old_spend_minor=_old_spend(row, other, shared),
         forgotten=_forgotten(row.forgotten, other.forgotten),
         marks=_newest(row.marks, other.marks, lambda mark: (mark.at, mark.event_id)),
         entries=_entries(row.entries, other.entries),
@@ -96,6 +97,18 @@ def _latest(*instants: int | None) -> int | None:
 
 def _sums(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
     return {name: min(one.get(name, 0) + other.get(name, 0), MAX_MINOR) for name in {**one, **other}}
+
+
+def _old_spend(row: Row, other: Row, shared: int) -> dict[str, int]:
+    """What was spent with orders that are summarised. Some may be so in both rows, and what these came to is known no
+    more: it is taken for their share, by number, in the row that has fewer of them besides. So it is exact where one
+    row was told of all that the other has summarised."""
+    if not shared:
+        return _sums(row.old_spend_minor, other.old_spend_minor)
+    more, fewer = (row, other) if row.old_orders >= other.old_orders else (other, row)
+    alone = fewer.old_orders - shared
+    rest = {name: minor * alone // fewer.old_orders for name, minor in fewer.old_spend_minor.items()}
+    return _sums(more.old_spend_minor, rest)
 
 
 def _newest(one: dict[str, V], other: dict[str, V], age: Callable[[V], Any]) -> dict[str, V]:

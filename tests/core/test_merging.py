@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from app.core import engine, facts, merging, transfers
 from app.core.facts import Refused
 from app.core.moment import Moment
-from app.core.purchases import last_order_at, paid_orders
+from app.core.purchases import is_paid, last_order_at, paid_orders
 from app.core.row import (
     LEDGER_MAX,
     MAX_CARTS,
@@ -37,6 +37,7 @@ from app.core.row import (
 )
 from app.core.transfers import Forget, History, NewerTransfer, NotATransfer, PassedOn
 from schemas import events as ev
+from tests.core.shard import named
 from tests.core.shop import (
     DAY,
     HOUR,
@@ -81,6 +82,10 @@ def absorb(desk: Desk, other: Row | None, when: str, *through: str, name: str | 
     desk.now = max(desk.now, told.occurred_at)
     desk.row = engine.absorb(desk.row, told, other, desk._moment(desk.now, desk.floor))
     return desk
+
+
+def spent(row: Row) -> int:
+    return row.old_spend_minor.get("CNY", 0) + sum(o.total_minor for o in row.orders.values() if is_paid(o))
 
 
 def added(row: Row, other: Row) -> Row:
@@ -284,6 +289,50 @@ def test_the_oldest_orders_of_both_are_summarised_and_nothing_is_counted_twice()
     again = added(row, theirs)  # whatever was summarised is known, and so is what is still there
     assert len(again.orders) == MAX_ORDERS
     assert facts.is_forgotten(again, "order", "o-0")
+
+
+def _orders(numbers: range, prices: tuple[str, ...] = ("100.00",), **fields: Any) -> list[ev.Event]:
+    """Orders, an hour apart; the same numbers are the same orders."""
+    return [
+        named(paid(f"o-{n}", at("01-01") + n * HOUR, total=prices[n % len(prices)], **fields), f"e-{n}")
+        for n in numbers
+    ]
+
+
+@pytest.mark.parametrize("theirs_first", [False, True])
+def test_orders_that_both_accounts_know_and_have_summarised_count_once(theirs_first: bool) -> None:
+    coupons = [issued(f"c-{n}", "01-01", expires_at="01-02") for n in range(MAX_COUPONS + 10)]
+    gone = refunded("o-3", "01-03")  # known to both, and none of those that count
+    orders = _orders(range(50), ("10.00", "70.00"))
+    mine = known(*coupons, *orders[:20], gone, *orders[20:40], user="u-1")
+    theirs = known(*coupons, *orders[:20], gone, *orders[20:])
+    row = added(theirs, mine) if theirs_first else added(mine, theirs)
+    assert (mine.old_orders, theirs.old_orders) == (7, 17)
+    assert paid_orders(row) == paid_orders(theirs) == 49
+    assert spent(row) == spent(theirs) == 25 * 1_000 + 24 * 7_000
+    assert (paid_orders(added(row, mine)), spent(added(row, mine))) == (49, spent(theirs))
+
+
+def test_of_orders_that_both_have_summarised_among_others_the_number_is_right_and_the_spend_their_share() -> None:
+    mine = known(*_orders(range(40)), user="u-1")
+    theirs = known(*_orders(range(4)), *_orders(range(100, 138)))
+    for row in (added(mine, theirs), added(theirs, mine)):
+        assert paid_orders(row) == 78
+        assert spent(row) == 78 * 10_000
+    nothing_shared = known(*_orders(range(200, 240)))
+    assert paid_orders(added(mine, nothing_shared)) == 80
+
+
+def test_parts_of_an_order_that_both_have_summarised_count_once_whatever_part_was_the_last() -> None:
+    def parts(*of: int) -> list[ev.Event]:
+        return [named(paid(f"o-{part}", at("01-01") + HOUR, parent_order_id="whole"), f"e-{part}") for part in of]
+
+    mine = known(*parts(0, 1), *_orders(range(10, 42)), user="u-1")
+    theirs = known(*parts(1, 2), *_orders(range(110, 142)))
+    assert (mine.old_orders, theirs.old_orders) == (1, 1)
+    assert paid_orders(added(mine, theirs)) == 1 + 32 + 32
+    assert facts.is_forgotten(mine, "order", "o-0")
+    assert not facts.is_forgotten(mine, "order", "o-2")
 
 
 def test_what_either_has_summarised_stays_summarised() -> None:

@@ -6,6 +6,7 @@ a merged one has to name the account it is part of, until that one is erased.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +20,32 @@ ERASED_PREFIX = b"\x00erased\x00"
 MERGED_PREFIX = b"\x00merged\x00"
 
 Change = tuple[bytes, bytes | None]
+
+
+@dataclass(frozen=True)
+class ErasureKeys:
+    """The keys of the hashes that erased users leave behind, as a worker has them."""
+
+    given: bytes | None = field(repr=False)
+    """The deployment's."""
+    fresh: bytes = field(repr=False)
+    """Random: where the deployment has none, a shard makes it its own with its first erasure."""
+
+
+class Keyed(NamedTuple):
+    """What a shard keeps of keys, in its own record."""
+
+    own: bytes = b""
+    """Its own key, made when the deployment had none: what was hashed with it stays so."""
+    given: bytes = b""
+    """By what the deployment's is known again, once something was hashed with it."""
+
+
+class WrongErasureKey(Exception):
+    """The key is not the one under which erased users are known; a person must set it right."""
+
+    #: Its words name a setting, never data: logs may show them.
+    safe_to_log = True
 
 
 class Merged(NamedTuple):
@@ -38,11 +65,18 @@ def merged_of(value: bytes) -> Merged:
     return msgspec.msgpack.decode(value, type=Merged)
 
 
+def _check(key: bytes) -> bytes:
+    return ids.erased_mark("\x00", key)  # of nobody: ids hold no control characters
+
+
 class Accounts:
     """The markers of one shard. What changes is to be written with the batch: `taken` gives it, once."""
 
-    def __init__(self, key: str) -> None:
-        self._key = key
+    def __init__(self, keys: ErasureKeys) -> None:
+        self._given = keys.given
+        self._keys: tuple[bytes, ...] = (keys.given or keys.fresh,)
+        """New hashes are made with the first; older ones may have been with another."""
+        self.keyed = Keyed()
         self._erased: dict[bytes, int] = {}
         self.erased_until = -1
         """The latest erasure: what happened after it is of nobody's old life."""
@@ -63,6 +97,17 @@ class Accounts:
             return False
         return True
 
+    def restored(self, keyed: Keyed) -> None:
+        """Takes up the keys of the shard's own record. Raises WrongErasureKey."""
+        if keyed.given and (self._given is None or keyed.given != _check(self._given)):
+            raise WrongErasureKey(
+                "Users were erased here under another LIFECYCLE_ERASURE_KEY than this worker has: with this one nobody "
+                "would know them, and what is late of them would bring them back. Start the worker with that key."
+            )
+        self.keyed = keyed
+        if keyed.own:
+            self._keys = (keyed.own,) if self._given is None else (self._given, keyed.own)
+
     def taken(self) -> list[Change]:
         """What is to be written, in order: rows that went, markers that came."""
         changes, self._changes = self._changes, []
@@ -70,12 +115,19 @@ class Accounts:
 
     def erased_at(self, user: str) -> int | None:
         """When this user was erased; None if never."""
-        return self._erased.get(ids.erased_mark(user, self._key)) if self._erased else None
+        if not self._erased:
+            return None
+        found = [self._erased.get(ids.erased_mark(user, key), -1) for key in self._keys]
+        return None if (latest := max(found)) < 0 else latest
 
     def erase(self, user: str, at: int) -> None:
         """The row of this user goes, and so does what the account was part of; a keyed hash stays."""
-        mark = ids.erased_mark(user, self._key)
+        mark = ids.erased_mark(user, self._keys[0])
         self._mark(mark, at)
+        if self._given is None:
+            self.keyed = Keyed(own=self._keys[0])
+        else:
+            self.keyed = self.keyed._replace(given=_check(self._given))
         self._changes.append((user.encode(), None))
         self._changes.append((ERASED_PREFIX + mark, at.to_bytes(8, "big")))
         if self.merged.pop(user, None) is not None:

@@ -24,6 +24,8 @@ from agents.engine import Engine
 from agents.protocol import ProcessorFactory
 from agents.wiring import REQUEST_TIMEOUT_MS, Wiring
 from app import clock, logs, rulebook, topics
+from app.accounts import ErasureKeys
+from app.core import ids
 from app.core.problems import CatalogueError
 from app.http import HttpProblem, HttpServer
 from app.metrics import Metrics
@@ -63,6 +65,7 @@ def build_plan(settings: Settings) -> Plan:
         ),
         catalogue=rulebook.load(settings.rules),
         app_id=settings.app_id,
+        erasure=ErasureKeys(ids.key_of(settings.erasure_key) if settings.erasure_key else None, os.urandom(32)),
         start=start_policy(settings),
         reject_ceiling=settings.reject_ceiling,
         stop_at_ceiling=settings.on_reject_ceiling == "stop",

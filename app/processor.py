@@ -18,7 +18,7 @@ import msgspec
 from aiokafka.partitioner import murmur2
 from msgspec.structs import replace
 
-from app.accounts import Accounts
+from app.accounts import Accounts, ErasureKeys, Keyed
 from app.core import engine, transfers
 from app.core.facts import Refused
 from app.core.guardrails import rate
@@ -134,14 +134,13 @@ class Plan(NamedTuple):
     decode: DecodeOptions
     catalogue: Catalogue
     app_id: str
+    erasure: ErasureKeys
     start: str
     """'none', 'state-only', 'since:<instant in microseconds>', or '' for each rule's own."""
     reject_ceiling: int = 1000
     """So many rejects in a row are an alarm: an upstream service is broken."""
     stop_at_ceiling: bool = False
     """Whether the shard then stops, too."""
-    erasure_key: str = "lifecycle-triggers"
-    """Keys the hashes that erased users leave behind."""
     state_version: int | None = None
     """The row version that this deployment has finalised; None keeps what the state already has."""
 
@@ -188,6 +187,8 @@ class _Meta(msgspec.Struct):
     """By input: the offset that comes next; committed with the group's own, but it does not expire as that does."""
     applied: dict[str, Fingerprint] = {}
     """By input: the record that was applied last."""
+    keyed: Keyed = Keyed()
+    """The keys of the hashes that erased users left here."""
     unsettled: list[str] = []
     """Rules whose runs the last change-over has to look after before anything else happens; EVERY_RULE for all."""
     settled: str = ""
@@ -246,7 +247,7 @@ class Processor:
         self._offers: dict[int, tuple[int, Catalogue | str]] = {}
         self._unknown = True  # under which catalogue the rows were written
         self._to_settle: list[str] | None = None  # users, the next one last; None = not listed yet
-        self._accounts = Accounts(plan.erasure_key)
+        self._accounts = Accounts(plan.erasure)
         self._sizes: dict[str, tuple[int, int]] = {}
         """Of users touched since the last batch: bytes of the row when it was last encoded, bytes of events since."""
         self._quarantined: dict[tuple[str, int], str] = {}
@@ -277,7 +278,8 @@ class Processor:
             self._cold[key.decode()] = value
 
     def restored(self) -> None:
-        """The changelog was read to its end: timers and the inputs' clocks come back."""
+        """The changelog was read to its end: timers and the inputs' clocks come back. Raises WrongErasureKey."""
+        self._accounts.restored(self._meta.keyed)
         for user, value in self._cold.items():
             due = encoded_timer(value)
             if due < NEVER:
@@ -1035,6 +1037,7 @@ class Processor:
             data = encode(row, self._meta.row_version)
             self._cold[user] = data
             rows.append((user.encode(), data))
+        self._meta.keyed = self._accounts.keyed
         self._pass_markers()
         self._meta.read_up_to.update(self._offsets)
         for name in self._offsets:  # once a batch, not for each record

@@ -93,6 +93,8 @@ class Settings:
     """Static membership: a worker that comes back under the same name gets its partitions back without a rebalance."""
     log_level: Literal["debug", "info", "warning", "error"]
     log_format: Literal["auto", "json", "text"]
+    erasure_key: str | None = field(repr=False)
+    """A secret: keys the hashes that erased users leave behind; None = each shard makes one and keeps it."""
     kafka_security: dict[str, Any] = field(repr=False, hash=False)
     """Keyword arguments for every aiokafka client; empty when the cluster is open."""
 
@@ -223,6 +225,15 @@ def _file(raw: str) -> Path:
     return path
 
 
+def _secret(least: int) -> Callable[[str], str]:
+    def parse(raw: str) -> str:
+        if len(raw) < least:
+            raise _Wrong(f"at least {least} characters that nobody can guess, e.g. what openssl rand -hex 32 prints")
+        return raw
+
+    return parse
+
+
 def _host(raw: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._:-]+", raw):
         raise _Wrong("an address to listen on, e.g. 127.0.0.1 (this machine only) or 0.0.0.0 (every interface)")
@@ -282,6 +293,13 @@ SETTINGS: Final[Sequence[_Setting]] = (
         _whole(1, ROW_VERSION, ROW_VERSION),
         None,
         "Set it once all workers run the release that brought a new row version: from then on rows are written in it.",
+    ),
+    _Setting(
+        "ERASURE_KEY",
+        _secret(16),
+        None,
+        "A secret, the same for all workers: keys the hashes of erased users. Else each shard makes one and keeps it.",
+        secret=True,
     ),
     _Setting("RULES", _directory, None, "A directory of rules to publish while none are, instead of the shipped ones."),
     _Setting("START", _start, None, "none, state-only or since:T; overrides the rules' own start policy."),

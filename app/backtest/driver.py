@@ -26,6 +26,7 @@ from typing import Any, Literal, NamedTuple
 import msgspec
 import orjson
 
+from app.accounts import ErasureKeys
 from app.backtest.broker import Broker, Place
 from app.core.row import NEVER, Row, decode, encoded_timer
 from app.core.rules import Catalogue
@@ -40,6 +41,8 @@ from schemas.triggers import Decision, Retraction, Trigger
 Message = Event | Mapping[str, Any]
 When = Literal["before", "inside", "after"]
 
+#: Where nothing is written to, nothing needs a secret, and the same calls give the same bytes.
+IN_MEMORY = ErasureKeys(None, bytes(32))
 #: Changelog keys of the shard itself start with it; no user id does.
 _NOT_A_USER = b"\x00"
 _RETRACTED = ("ce_type", TRIGGER_RETRACTED.encode())
@@ -99,6 +102,7 @@ class Driver:
             decode=options or DecodeOptions(),
             catalogue=catalogue or load(),
             app_id="backtest",
+            erasure=IN_MEMORY,
             start=start,
         )
         self.broker = Broker(inputs, partitions)

@@ -67,9 +67,15 @@ def stage_change_id(user_id: str, source: str, to: str, at: int) -> str:
     return _digest("stage", user_id, source, to, at)
 
 
-def erased_mark(user_id: str, key: str) -> bytes:
-    """What is left of an erased user: a keyed hash, from which nobody without the key learns who it was."""
-    return blake2b(user_id.encode(), digest_size=16, key=key.encode()[:64]).digest()
+def erased_mark(user_id: str, key: bytes) -> bytes:
+    """What is left of an erased user: a keyed hash, from which nobody without the key learns who it was. The key has 64
+    bytes at most."""
+    return blake2b(user_id.encode(), digest_size=16, key=key).digest()
+
+
+def key_of(secret: str) -> bytes:
+    """A key from a secret of any length."""
+    return blake2b(secret.encode(), digest_size=32).digest()
 
 
 def share_of(salt: str, user_id: str) -> float:

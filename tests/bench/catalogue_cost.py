@@ -14,6 +14,7 @@ import statistics
 import time
 from typing import NamedTuple
 
+from app.backtest.driver import IN_MEMORY
 from app.core.rules import Catalogue
 from app.main import GC_THRESHOLDS
 from app.processor import Plan, Processor, Record
@@ -72,6 +73,7 @@ def run(catalogue: Catalogue, logs: Logs) -> Cost:
             decode=DecodeOptions(),
             catalogue=catalogue,
             app_id="bench",
+            erasure=IN_MEMORY,
             start="none",
         ),
         0,

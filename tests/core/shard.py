@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import orjson
 
+from app.backtest.driver import IN_MEMORY
 from app.core.rules import Catalogue
 from app.processor import Batch, Output, Plan, Processor, Record
 from schemas.codec import DecodeOptions, encode_event
@@ -41,6 +42,7 @@ def plan(catalogue: Catalogue = ECHO, **changes: Any) -> Plan:
         "decode": DecodeOptions(),
         "catalogue": catalogue,
         "app_id": "shop",
+        "erasure": IN_MEMORY,
         "start": "",
     }
     return Plan(**(settings | changes))

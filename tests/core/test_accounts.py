@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from app.accounts import MERGED_PREFIX, Accounts
-from app.backtest.driver import Driver
+from app.backtest.driver import IN_MEMORY, Driver
 from app.core import transfers
 from app.core.purchases import paid_orders
 from app.core.row import decode
@@ -369,7 +369,7 @@ def test_with_a_history_that_is_dropped_the_accounts_within_it_are_forgotten(inn
 def test_what_comes_back_from_an_erased_account_takes_the_markers_of_its_way_along() -> None:
     driver = told(deployment(), order(A, "03-01"), merged(A, B, "03-03"), erased(B, "03-05"))
     assert names(driver, A, B) == []
-    stray = Accounts("lifecycle-triggers")
+    stray = Accounts(IN_MEMORY)
     stray.merge(A2, B, at("03-03"))  # as an earlier release may have left it
     [_, marker] = stray.taken()
     driver.broker.commit(0, Batch([marker], [], {}, Counter()))
@@ -434,11 +434,11 @@ def test_to_forget_an_account_that_is_not_part_of_another_changes_nothing() -> N
 
 
 def test_markers_come_back_with_the_changelog() -> None:
-    accounts = Accounts("key")
+    accounts = Accounts(IN_MEMORY)
     accounts.merge("a", "b", 5)
     accounts.merge("c", "b", 6)
     accounts.erase("c", 7)
-    again = Accounts("key")
+    again = Accounts(IN_MEMORY)
     assert all(again.restore(key, value) for key, value in accounts.taken() if key.startswith(b"\x00"))
     assert (again.merged, again.erased_at("c"), again.erased_at("a")) == ({"a": ("b", 5)}, 7, None)
     assert not again.restore(b"u-1", b"row")

@@ -5,9 +5,12 @@ from __future__ import annotations
 import orjson
 import pytest
 
-from app.accounts import ERASED_PREFIX
+from app.accounts import ERASED_PREFIX, ErasureKeys, WrongErasureKey
+from app.backtest.driver import IN_MEMORY
 from app.core import engine
-from app.core.ids import erased_mark
+from app.core.ids import erased_mark, key_of
+from app.main import build_plan
+from app.settings import load_settings
 from schemas import events as ev
 from tests.core.shard import Shard, named
 from tests.core.shop import Desk, at, catalogue, event, issued, paid, rule_text
@@ -32,7 +35,7 @@ def shard_of(*messages: ev.Event) -> Shard:
     return Shard(RULES, inputs=INPUTS).run(*messages)
 
 
-MARK = ERASED_PREFIX + erased_mark("u-1", "lifecycle-triggers")
+MARK = ERASED_PREFIX + erased_mark("u-1", IN_MEMORY.fresh)
 
 
 def test_row_and_timers_go_and_a_hash_without_a_name_stays() -> None:
@@ -108,7 +111,49 @@ def test_a_user_never_heard_of_may_be_erased() -> None:
 
 
 def test_another_key_makes_another_mark() -> None:
-    assert erased_mark("u-1", "a") != erased_mark("u-1", "b") != erased_mark("u-2", "b")
+    assert erased_mark("u-1", b"a") != erased_mark("u-1", b"b") != erased_mark("u-2", b"b")
+    assert key_of("a" * 100) != key_of("a" * 101)
+
+
+def keys(given: str | None, fresh: bytes) -> ErasureKeys:
+    return ErasureKeys(key_of(given) if given else None, fresh)
+
+
+def test_a_key_that_a_shard_made_stays_its_own_whoever_opens_it_and_begins_with_its_first_erasure() -> None:
+    shard = Shard(RULES, inputs=INPUTS, erasure=keys(None, b"one")).run(order("03-01", "a"))
+    shard.reopen(erasure=keys(None, b"two")).run(erased("03-02")).clock("03-03").run()
+    assert ERASED_PREFIX + erased_mark("u-1", b"two") in shard.changelog
+    shard.reopen(erasure=keys(None, b"three")).run(order("03-04", "b"), erased("03-04", "y", "u-2")).clock(
+        "03-05"
+    ).run()
+    assert ERASED_PREFIX + erased_mark("u-2", b"two") in shard.changelog
+    shard.reopen(erasure=keys("a secret of the deployment", b"four"))
+    shard.run(erased("03-05", "z", "u-3")).clock("03-06").run()
+    assert ERASED_PREFIX + erased_mark("u-3", key_of("a secret of the deployment")) in shard.changelog
+    shard.reopen().run(*(order("03-07", f"late-{user}", user) for user in ("u-1", "u-2", "u-3"))).clock("03-08").run()
+    assert shard.counts["ignored", "erased", "OrderPaid"] == 4
+    assert shard.processor.rows_held == 0
+
+
+@pytest.mark.parametrize("other", [None, "another secret of it"])
+def test_under_another_key_than_that_of_its_erased_users_a_shard_does_not_open(other: str | None) -> None:
+    shard = Shard(RULES, inputs=INPUTS, erasure=keys("a secret of the deployment", b"one"))
+    shard.run(order("03-01", "a")).clock("03-02").run()
+    shard.reopen(erasure=keys(other, b"two")).reopen(erasure=keys("a secret of the deployment", b"two"))
+    shard.run(erased("03-03")).clock("03-04").run()
+    with pytest.raises(WrongErasureKey, match="another LIFECYCLE_ERASURE_KEY than this worker has") as refused:
+        shard.reopen(erasure=keys(other, b"two"))
+    assert refused.value.safe_to_log
+    shard.reopen(erasure=keys("a secret of the deployment", b"two")).run(order("03-05", "b")).clock("03-06").run()
+    assert shard.counts["ignored", "erased", "OrderPaid"] == 1
+
+
+def test_a_worker_has_the_key_of_its_settings_or_a_random_one_and_shows_neither() -> None:
+    one, two = (build_plan(load_settings({"LIFECYCLE_APP_ID": "shop"})).erasure for _ in range(2))
+    assert (one.given, len(one.fresh), one.fresh != two.fresh) == (None, 32, True)
+    given = build_plan(load_settings({"LIFECYCLE_ERASURE_KEY": "correct horse battery"})).erasure
+    assert given.given == key_of("correct horse battery")
+    assert repr(given) == "ErasureKeys()"
 
 
 def test_what_waits_is_dropped_and_what_is_out_is_taken_back() -> None:

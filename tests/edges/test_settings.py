@@ -240,6 +240,18 @@ def test_no_secret_shows_in_a_settings_repr() -> None:
     assert hash(settings) == hash(settings)
 
 
+def test_the_key_of_erased_users_has_a_least_length_and_is_shown_nowhere() -> None:
+    assert load().erasure_key is None
+    settings = load(ERASURE_KEY=" correct horse battery")
+    assert settings.erasure_key == " correct horse battery"
+    assert "horse" not in repr(settings)
+    [problem] = problems(ERASURE_KEY="short")
+    assert problem == (
+        "LIFECYCLE_ERASURE_KEY is set to a value that cannot be shown: it must be at least 16 characters that nobody "
+        "can guess, e.g. what openssl rand -hex 32 prints."
+    )
+
+
 def test_the_environment_is_read_when_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LIFECYCLE_APP_ID", "from-the-environment")
     assert load_settings().app_id == "from-the-environment"

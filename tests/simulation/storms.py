@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from app.backtest.driver import IN_MEMORY
 from app.core.row import MAX_VIEWS
 from app.core.rules import Catalogue
 from app.processor import STORM, Batch, Output, Plan, Processor, Record
@@ -37,7 +38,7 @@ class Shard:
     """A processor with a log of which nothing is kept once it has been read; of what it writes only the counts are."""
 
     def __init__(self, rules: Catalogue | None = None, keep: bool = False) -> None:
-        plan = Plan(INPUTS, 1, "murmur2", "wall", 5 * SECOND, DecodeOptions(), rules or load(), "storm", "")
+        plan = Plan(INPUTS, 1, "murmur2", "wall", 5 * SECOND, DecodeOptions(), rules or load(), "storm", IN_MEMORY, "")
         self.processor = Processor(plan, 0)
         self.processor.restored()
         self.ends = dict.fromkeys(INPUTS, 0)

@@ -70,7 +70,7 @@ TOO_LARGE = Refused(
 ROW_BYTES_A_BYTE = 64
 #: The largest value that the dead letters take; the topic allows 8 MiB with headers.
 MAX_LETTER_BYTES = 8_000_000
-#: How many users with timers a change-over looks at for each one that a batch may adapt: most need nothing.
+#: How many users a change-over looks at for each one that a batch may adapt: most need nothing.
 LOOKED_AT = 20
 #: In `_Meta.unsettled`: nobody knows under which catalogue the runs were last looked after.
 EVERY_RULE = "*"
@@ -514,12 +514,14 @@ class Processor:
         self._activate()
 
     def _settle(self, limit: int) -> int:
-        """Adapts the runs of users with timers to the catalogue that took over, in the order of their ids, at most
-        `limit` users at a time; a user is decoded only if one of these rules is named in the row."""
+        """Adapts runs to the catalogue that took over, in the order of their users' ids, at most `limit` users at a
+        time; a user is decoded only if one of these rules is named in the row. Runs without a timer too: when they are
+        touched a third catalogue may be in effect, which knows nothing of this one."""
         if self._to_settle is None:
-            self._to_settle = sorted((user for user in self._timers if user > self._meta.settled), reverse=True)
+            users = self._cold.keys() | self._dirty.keys()
+            self._to_settle = sorted((user for user in users if user > self._meta.settled), reverse=True)
         every = EVERY_RULE in self._meta.unsettled
-        names = [b"" if every else run_key(name, "").encode() for name in self._meta.unsettled]
+        names = [run_key("" if every else name, "").encode() for name in self._meta.unsettled]
         adapted = looked = 0
         while self._to_settle and adapted < limit and looked < limit * LOOKED_AT:
             user = self._to_settle.pop()
@@ -530,7 +532,7 @@ class Processor:
                 if not any(name in data for name in names):
                     continue
                 row = decode(data)
-            after = engine.adapt(row, self._moment(self.now))
+            after = engine.settle(row, self._moment(self.now))
             if after.runs is not row.runs:
                 self._keep(user, after)
                 self._collect(user)

@@ -72,6 +72,11 @@ def adapt(row: Row, moment: Moment) -> Row:
     return replace(runs.adapt(row, moment) if row.runs else row, catalogue=present)
 
 
+def settle(row: Row, moment: Moment) -> Row:
+    """The row at a change-over that concerns it: adapted, and what waited for the end of a pause is asked again."""
+    return runs.woken(adapt(row, moment), moment)
+
+
 def erase(row: Row, event: UserErased, moment: Moment) -> None:
     """What an erasure says before the row goes: what waited is dropped, what is out and unexpired is retracted."""
     runs.give_up(adapt(row, moment), event, moment)

@@ -145,16 +145,22 @@ class Catalogue(NamedTuple):
             return self.earlier.get((run.rule, run.version), rule)
         return None if rule.on_change == "exit" else rule
 
+    def waits(self, name: str) -> bool:
+        """Whether what comes due of this rule waits, because the rule is paused, or all are."""
+        way = self.rules[name].paused
+        return way == "hold" or (way is None and self.policy.paused)
+
     def unsettled_by(self, after: Catalogue) -> tuple[str, ...]:
         """The rules whose runs must not wait until they are touched when `after` takes over: they exit, or their
-        timers move. Names in order."""
+        timers move, as those of what waited for the end of a pause do. Names in order."""
         gone = {name for name, _ in self.earlier}.union(self.rules).difference(after.rules)
         moved = {
             name
             for name, rule in after.rules.items()
             if rule.on_change in ("restart", "exit") and name in self.rules and self.rules[name].version != rule.version
         }
-        return tuple(sorted(gone | moved))
+        woken = {name for name in self.rules if name in after.rules and self.waits(name) and not after.waits(name)}
+        return tuple(sorted(gone | moved | woken))
 
 
 def index(

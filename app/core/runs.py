@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from app.core import release
 from app.core.facts import groups_of, left_of
-from app.core.guardrails import Candidate, Verdict, arbitration
+from app.core.guardrails import Candidate, Verdict, arbitration, eligibility
 from app.core.happenings import Group, Happening, Reversal
 from app.core.moment import Moment
 from app.core.purchases import is_paid, paid_since
@@ -705,6 +705,19 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
         anew = replace(run, version=rule.version, ordinal=run.ordinal + 1, step=0, sequence=0, competing=False)
         return schedule(row, rule, anew, anew.entered_at, moment)
     return replace(run, version=rule.version)
+
+
+def woken(row: Row, moment: Moment) -> Row:
+    """What a pause held back, and holds back no more, is asked again now."""
+    awake = {name: tuple([_woken(run, moment) for run in runs]) for name, runs in row.runs.items()}
+    return row if awake == row.runs else replace(row, runs=awake)
+
+
+def _woken(run: Run, moment: Moment) -> Run:
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
+    waited = run.sequence and run.timer_at == eligibility.stale_at(rule, run) and not moment.catalogue.waits(rule.name)
+    return replace(run, timer_at=moment.now) if waited else run
 
 
 def swept(row: Row, moment: Moment) -> Row:

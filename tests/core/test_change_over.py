@@ -11,8 +11,8 @@ from app.core import engine
 from app.core.rules import Catalogue
 from app.processor import InvariantBroken, RulesNotLoaded
 from schemas import events as ev
-from tests.core.shard import Shard
-from tests.core.shop import at, catalogue, event, refunded, rule_text
+from tests.core.shard import Shard, named
+from tests.core.shop import at, catalogue, event, issued, locked, paid, refunded, returned, rule_text
 from tests.core.test_versions import NIGHT, after, hello, order, shard_of, versions
 
 SEND = "{action: contact, channels: [push], priority: 10, expires_after: 7d}"
@@ -186,3 +186,85 @@ def test_a_shard_of_a_newer_worker_goes_on_elsewhere_only_under_rules_that_can_b
     shard.processor.offer(3, at("03-03"), after(hello(3), hello(1)))
     shard.run().clock("03-06").run()
     assert versions(shard) == [(2, "03-02 12:00"), (3, "03-05 12:00")]
+
+
+# -- what waits without a timer, or for the end of a pause
+
+
+def of_coupons(version: str, way: str = "finish") -> str:
+    holds = "{from: CouponLocked, until: CouponReturned}"
+    enter, ends = "{on: CouponIssued, key: coupon}", "[{on: CouponRedeemed}]"
+    return rule_text(
+        enter=enter, holds=holds, ends=ends, steps="[{after: 10d}]", version=version, on_change=way
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [1, 5_000])
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize(("second", "third"), [
+    (catalogue(OTHER), catalogue(of_coupons("1"), OTHER)),
+    (catalogue(of_coupons("2", "exit"), OTHER), catalogue(of_coupons("3", "follow"), OTHER)),
+], ids=["removed and put back", "exit, then follow"])  # fmt: skip
+def test_a_run_that_waits_without_a_timer_leaves_with_its_rule_and_never_comes_back(
+    second: Catalogue, third: Catalogue, limit: int, crash: bool
+) -> None:
+    first = catalogue(of_coupons("1"), OTHER)
+    offers = ((1, 0, first), (2, at("03-13"), after(second, first)), (3, at("03-20"), third))
+    shard = Shard(first, inputs=("orders", "coupons"))
+
+    def offer() -> None:
+        for each in offers:
+            shard.processor.offer(*each)
+
+    offer()
+    shard.run(*[e for n in "123" for e in (named(issued("c", "03-01"), f"i{n}", f"u-{n}"),)])
+    shard.run(*[named(locked("c", "03-02"), f"l{n}", f"u-{n}") for n in "123"]).clock("03-12").run()
+    assert shard.processor.pending_timers == 0
+    shard.clock("03-14").fetch()
+    while shard.take(limit) is not None:
+        if crash:
+            shard.reopen()
+            offer()
+            shard.fetch()
+    assert shard.counts["runs", "exited", "a_rule"] == 3
+    shard.clock("03-21").run()
+    shard.run(*[named(returned("c", "03-22"), f"r{n}", f"u-{n}") for n in "123"]).clock("04-20").run()
+    assert shard.sent() == []
+
+
+@pytest.mark.parametrize("clock", ["events", "wall"])
+@pytest.mark.parametrize("way", [None, "skip", "policy"])
+def test_what_a_pause_holds_is_asked_again_when_it_ends_and_has_one_record_of_it(clock: str, way: str | None) -> None:
+    running = rule_text(steps="[{after: 1d}]", ends=None)
+    on, paused = catalogue(running), catalogue(running + "paused: hold\n")
+    if way == "policy":
+        paused = on._replace(policy=on.policy._replace(paused=True))
+    then = catalogue(running + "paused: skip\n") if way == "skip" else on
+    shard = Shard(on, inputs=("orders",), clock=clock, start="since:0")
+    for number, since, rules in ((1, 0, on), (2, at("03-01 18:00"), paused), (3, at("03-02 18:00"), then)):
+        shard.processor.offer(number, since, rules)
+
+    def until(when: str) -> None:
+        (shard.clock(when) if clock == "events" else shard.look(when)).run()
+
+    until("02-28")
+    shard.run(order("03-01", "a"), named(paid("o-b", "03-02"), "b", "u-2"))
+    for when in ("03-01 12:01", "03-01 19:00", "03-02 13:00", "03-02 17:00", "03-02 18:01", "03-03 13:00"):
+        until(when)
+    until("03-05")
+    told = [(d["user_id"], d["outcome"], d["decided_at"][5:16]) for d in shard.decisions()]
+    ended = "03-02T18:00" if clock == "events" else "03-02T18:01"
+    last = "dropped" if way == "skip" else "fired"
+    assert told[:2] == [
+        ("u-1", "deferred", "03-02T12:00" if clock == "events" else "03-02T13:00"),
+        ("u-1", last, ended),
+    ]
+    assert [outcome for user, outcome, _ in told if user == "u-2"] == [last]
+
+
+def test_only_rules_whose_pause_ends_are_looked_after_for_it() -> None:
+    def rules(**ways: str | None) -> Catalogue:
+        return catalogue(*[rule_text(rule=n) + (f"paused: {way}\n" if way else "") for n, way in ways.items()])
+
+    before = rules(a="hold", b="hold", c="hold", d="skip", e=None)
+    assert before.unsettled_by(rules(a=None, b="hold", c="expire", d=None, e="hold")) == ("a", "c")

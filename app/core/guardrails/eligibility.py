@@ -4,13 +4,13 @@ the shop holds back for everybody: open after-sale cases, its calendar."""
 from __future__ import annotations
 
 from app.core.guardrails.verdict import Candidate, Verdict
+from app.core.row import Run
+from app.core.rules import Rule
 from app.core.scope import NO_COUPON, coupon_of
 from schemas.instant import HOUR
 
 #: An open after-sale case is asked about again after so long.
 CASE_PAUSE = 12 * HOUR
-#: What a pause holds is asked about again after so long.
-PAUSE = HOUR
 
 
 def ask(candidate: Candidate) -> Candidate | Verdict:
@@ -39,13 +39,19 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
 
 def _while_paused(candidate: Candidate) -> Verdict:
     """What a pause does with what comes due; nobody is bombarded when it ends."""
-    rule, now = candidate.rule, candidate.scope.now
+    rule = candidate.rule
     way = rule.paused or "hold"
     if way == "skip":
         return Verdict("dropped", "eligibility", "The rule is paused, and skips what comes due.")
     if way == "expire":
         return Verdict("expired", "staleness", "The rule is paused.")
-    return _held(candidate, "The rule is paused.", now + PAUSE)
+    return _held(candidate, "The rule is paused.", stale_at(rule, candidate.scope.run))
+
+
+def stale_at(rule: Rule, run: Run) -> int:
+    """When a step is first stale. What a pause holds is asked then, unless the pause ends before (`runs.woken`): one
+    record says that it waits, however long the pause is."""
+    return run.due_at + rule.send.expires_after + 1
 
 
 def _held(candidate: Candidate, why: str, until: int) -> Verdict:

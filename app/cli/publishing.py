@@ -95,7 +95,10 @@ def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool
 @_at
 @_dry
 def resume(rule: str | None, every: bool, at: str | None, dry_run: bool) -> None:
-    """Let RULE, or --all, go on. What went stale meanwhile is not sent."""
+    """Let RULE, or --all, go on. What went stale meanwhile is not sent.
+
+    --all ends what `pause --all` began: what was paused by its name stays so. Said once more it ends these pauses too.
+    """
     name = _named(rule, every)
     _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _without_pause(p, name)))
 
@@ -124,7 +127,7 @@ def described(publications: Sequence[Publication], now: int) -> list[str]:
     if present is not None:
         lines.append(f"Number {present.number}, in effect {_since(present)}:")
         for name, rule in sorted(change.rules_of(present.files).items()):
-            way = present.way(name)
+            way = change.pause_of(present, name, rule)
             lines.append(f"  {name}, version {rule.version}{f', paused ({way})' if way else ''}")
     for publication in to_come(publications, now):
         lines.append(f"Number {publication.number}, in effect {_since(publication)}:")
@@ -148,13 +151,13 @@ def _named(rule: str | None, every: bool) -> str:
 
 
 def _with_pause(publication: Publication, name: str, way: Way) -> Publication:
-    paused = {} if name == ALL else publication.paused
-    return publication._replace(paused={**paused, name: way})
+    return publication._replace(paused={**publication.paused, name: way})
 
 
 def _without_pause(publication: Publication, name: str) -> Publication:
     if name == ALL:
-        return publication._replace(paused={})
+        alone = {rule: way for rule, way in publication.paused.items() if rule != ALL}
+        return publication._replace(paused=alone if ALL in publication.paused else {})
     ways = {rule: publication.way(rule) for rule in change.rules_of(publication.files) if rule != name}
     return publication._replace(paused={rule: way for rule, way in ways.items() if way})
 
@@ -178,17 +181,23 @@ async def _publish(
         if first and given is not None:
             raise Refused("What is published first is in effect from the beginning: leave --effective-at out.")
         at = None if first else instant(settings, given, now)
-        before = in_effect(alone.published, at) if at is not None else None
+        if at is not None:
+            before = in_effect(alone.published, at)
+        else:
+            before = max(alone.published, key=lambda p: p.number, default=None)
         rules = change.rules_of(files)
         paused = {name: way for name, way in (before.paused if before else {}).items() if name in rules or name == ALL}
         new = Publication(number or alone.next_number, at, files, paused, now)
         problems = change.refused(files, alone.published)
         if problems:
             raise CatalogueError(problems)
-        if before is not None and not change.differs(before, new) and not to_come(alone.published, new.since):
+        same = before is not None and not change.differs(before, new)
+        if before is not None and same and not first and not to_come(alone.published, new.since):
             click.echo(f"Nothing differs from number {before.number}; nothing was published.")
             return
         await _write(alone, before, [new], dry_run)
+        if number is not None and before is None:
+            click.echo("Nobody knows any more which rules were paused: pause again those that are to be.")
 
 
 async def _switch(
@@ -204,7 +213,10 @@ async def _switch(
         assert before is not None  # the first one is in effect from the beginning
         _require(before, name)
         new = switched(before)._replace(number=alone.next_number, effective_at=at, published_at=now)
+        by_file = [] if name in new.paused else change.paused_by_file(new, name)
         if not change.differs(before, new):
+            if by_file:
+                raise Refused(" ".join(by_file))
             click.echo(f"Nothing differs from number {before.number}; nothing was published.")
             return
         later = [
@@ -212,6 +224,8 @@ async def _switch(
             for place, p in enumerate(to_come(alone.published, at), 1)
         ]
         await _write(alone, before, [new, *later], dry_run)
+        for line in by_file:
+            click.echo(line)
 
 
 def _warn(unreadable: Mapping[int, str]) -> None:

@@ -31,6 +31,8 @@ class Kept(NamedTuple):
     meaning: Mapping[str, Any]
     line: int
     """Where the version stands."""
+    paused: str | None = None
+    """How its own file pauses it."""
 
 
 def rules_of(files: Mapping[str, str]) -> dict[str, Kept]:
@@ -44,7 +46,7 @@ def _rule(file: str, text: str) -> tuple[str, Kept]:
     data, lines = located(text, file, [])
     meaning = {name: value for name, value in data.items() if name not in _SWITCHES}
     version = int(meaning.pop("version", 1))
-    return str(data["rule"]), Kept(file, version, meaning, lines.get(("version",), 1))
+    return str(data["rule"]), Kept(file, version, meaning, lines.get(("version",), 1), data.get("paused"))
 
 
 def refused(files: Mapping[str, str], published: Iterable[Publication]) -> list[Problem]:
@@ -90,19 +92,41 @@ def told(before: Publication | None, after: Publication) -> list[str]:
     for file in rulebook.POLICY_FILES:
         if before and before.files[file] != after.files[file]:
             lines.append(("changed", f"{file}, the shop's policy"))
-    lines += pauses(before, after, list(new))
+    lines += _pauses(before, after, old, new)
     if same:
         lines.append(("unchanged", f"{same} rule{'s' if same > 1 else ''}"))
     return [f"{what:<10} {words}" for what, words in lines]
 
 
-def pauses(before: Publication | None, after: Publication, rules: Iterable[str]) -> list[tuple[str, str]]:
+def pause_of(publication: Publication, name: str, rule: Kept) -> str | None:
+    """How a rule is paused, in words: as somebody said, or as its own file says; None = it is not."""
+    way = publication.way(name)
+    if way is not None:
+        return way
+    return f"{rule.paused}, by {rule.file}" if rule.paused else None
+
+
+def paused_by_file(publication: Publication, name: str) -> list[str]:
+    """A sentence for each of these rules (one, or ALL) that its own file pauses, and nobody else."""
+    return [
+        f"'{rule}' is paused by its own file: take `paused: {kept.paused}` out of {kept.file}, and publish it."
+        for rule, kept in sorted(rules_of(publication.files).items())
+        if kept.paused and name in (rule, ALL) and publication.way(rule) is None
+    ]
+
+
+def _pauses(
+    before: Publication | None, after: Publication, old: Mapping[str, Kept], new: Mapping[str, Kept]
+) -> list[tuple[str, str]]:
     """Which rules a publication pauses, lets go on, or leaves paused."""
-    found = []
-    if ALL in after.paused and not (before and before.paused.get(ALL) == after.paused[ALL]):
-        return [("paused", f"every rule ({after.paused[ALL]})")]
-    for name in sorted(rules):
-        was, way = before.way(name) if before else None, after.way(name)
+    every = after.paused.get(ALL)
+    at_once = every is not None and not (before and before.paused.get(ALL) == every)
+    found = [("paused", f"every rule ({every})")] if at_once else []
+    for name, rule in sorted(new.items()):
+        if at_once and name not in after.paused:
+            continue
+        was = pause_of(before, name, old[name]) if before and name in old else None
+        way = pause_of(after, name, rule)
         if was and not way:
             found.append(("resumed", name))
         elif way:

@@ -211,7 +211,7 @@ async def test_a_pause_takes_effect_before_what_is_to_come_and_stays_with_it(
     every = await said(settings, "pause", "--all", "--way", "expire", "--effective-at", "2026-07-01T00:00:00Z")
     assert "paused     every rule (expire)" in every
     await said(settings, "resume", "thanks", "--effective-at", "2026-07-02T00:00:00Z")
-    assert (await publishing.read(settings))[-1].paused == {"nudge": "expire"}
+    assert (await publishing.read(settings))[-1].paused == {"nudge": "hold"}
     (directory / "nudge.yaml").unlink()
     told = await said(settings, "publish", directory, "--effective-at", "2026-07-03T00:00:00Z")
     assert "removed    nudge: its runs in flight exit" in told

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.publications.change import differs, refused, told
+from app.publications.change import differs, paused_by_file, refused, told
 from app.publications.record import ALL
 from tests.cli.shop import NUDGE, THANKS
 from tests.publications.test_record import FILES, nudge, publication
@@ -85,3 +85,22 @@ def test_a_pause_of_all_is_one_line() -> None:
         "stays paused nudge (hold)", "stays paused thanks (hold)", "unchanged  2 rules",
     ]  # fmt: skip
     assert [line[:10] for line in told(None, publication(1))] == ["added     ", "added     "]
+
+
+def test_a_pause_of_all_leaves_those_of_single_rules_as_they_are() -> None:
+    one = publication(1, paused={"nudge": "skip"})
+    both = publication(2, paused={"nudge": "skip", ALL: "hold"})
+    assert told(one, both) == ["paused     every rule (hold)", "stays paused nudge (skip)", "unchanged  2 rules"]
+    assert told(both, one)[:2] == ["stays paused nudge (skip)", "resumed    thanks"]
+
+
+def test_a_pause_that_a_rules_own_file_says_is_told_as_one() -> None:
+    plain, paused = publication(1), publication(2, files=nudge(3, more="paused: skip\n"))
+    assert told(plain, paused) == ["paused     nudge (skip, by nudge.yaml)", "unchanged  2 rules"]
+    assert told(paused, paused)[0] == "stays paused nudge (skip, by nudge.yaml)"
+    assert told(paused, plain)[0] == "resumed    nudge"
+    assert told(plain, paused._replace(paused={"nudge": "hold"}))[0] == "paused     nudge (hold)"
+    sentence = "'nudge' is paused by its own file: take `paused: skip` out of nudge.yaml, and publish it."
+    assert paused_by_file(paused, "nudge") == paused_by_file(paused, ALL) == [sentence]
+    assert paused_by_file(paused, "thanks") == paused_by_file(plain, ALL) == []
+    assert paused_by_file(paused._replace(paused={ALL: "hold"}), "nudge") == []

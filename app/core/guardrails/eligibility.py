@@ -50,7 +50,8 @@ def _while_paused(candidate: Candidate) -> Verdict:
 
 def stale_at(rule: Rule, run: Run) -> int:
     """When a step is first stale. What a pause holds is asked then, unless the pause ends before (`runs.woken`): one
-    record says that it waits, however long the pause is."""
+    record says that it waits, however long the pause is. What waits for a locked coupon is asked a tick earlier, and is
+    so told apart."""
     return run.due_at + rule.send.expires_after + 1
 
 

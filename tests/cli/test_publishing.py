@@ -1,0 +1,113 @@
+"""What `lifecycle rules publish, pause, resume, published` write and say, without Kafka: records are in a list."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from app.cli import cli, publishing
+from app.publications import topic
+from app.publications.record import ALL, Publication, encode, key
+from app.settings import Settings
+from tests.cli.shop import NUDGE, shop
+
+
+class Desk:
+    """Somebody who changes the rules, a second of the events' time later each time."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory, self.seconds = str(directory), 0
+        self.log: list[tuple[bytes | None, bytes | None]] = []
+
+    def say(self, *arguments: str, refused: bool = False) -> str:
+        self.seconds += 1
+        if self.log and arguments[0] != "published" and "--number" not in arguments:
+            arguments = (*arguments, "--effective-at", f"2026-03-01T00:00:{self.seconds:02}Z")
+        told = CliRunner().invoke(cli, ["rules", *arguments])
+        assert told.exit_code == (2 if refused else 0), told.output
+        return told.output
+
+    @property
+    def paused(self) -> dict[str, str]:
+        return dict(topic.found(self.log).published[-1].paused)
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    made = Desk(shop(tmp_path))
+
+    class Publisher(topic.Publisher):
+        async def write(self, *publications: Publication) -> None:
+            made.log += [(key(p.number), encode(p)) for p in publications]
+
+    @asynccontextmanager
+    async def publisher(settings: Settings, dry_run: bool = False) -> AsyncIterator[topic.Publisher]:
+        yield Publisher(settings, None, topic.found(made.log))
+
+    async def read_all(settings: Settings) -> topic.Found:
+        return topic.found(made.log)
+
+    async def there(settings: Any) -> None: ...
+
+    monkeypatch.setattr(topic, "publisher", publisher)
+    monkeypatch.setattr(topic, "read_all", read_all)
+    monkeypatch.setattr(publishing, "check_topics", there)
+    monkeypatch.setenv("LIFECYCLE_CLOCK", "events")
+    made.say("publish", made.directory)
+    return made
+
+
+def test_the_end_of_a_pause_of_all_leaves_what_was_paused_by_its_name(desk: Desk) -> None:
+    desk.say("pause", "nudge", "--way", "skip")
+    desk.say("pause", "--all")
+    assert desk.paused == {"nudge": "skip", ALL: "hold"}
+    told = desk.say("resume", "--all")
+    assert "stays paused nudge (skip)" in told
+    assert "resumed    thanks" in told
+    assert desk.paused == {"nudge": "skip"}
+    assert "resumed    nudge" in desk.say("resume", "--all")
+    assert desk.paused == {}
+
+
+def test_a_rule_that_is_resumed_out_of_a_pause_of_all_leaves_the_others_paused(desk: Desk) -> None:
+    desk.say("pause", "--all", "--way", "expire")
+    desk.say("resume", "thanks")
+    assert desk.paused == {"nudge": "expire"}
+    desk.say("resume", "--all")
+    assert desk.paused == {}
+
+
+def test_who_resumes_what_its_own_file_pauses_is_told_where(desk: Desk) -> None:
+    shop(Path(desk.directory), nudge=NUDGE + "paused: skip\n")
+    assert "paused     nudge (skip, by nudge.yaml)" in desk.say("publish", desk.directory)
+    assert "  nudge, version 3, paused (skip, by nudge.yaml)\n" in desk.say("published")
+    sentence = "'nudge' is paused by its own file: take `paused: skip` out of nudge.yaml, and publish it."
+    assert sentence in desk.say("resume", "nudge", refused=True)
+    assert sentence in desk.say("resume", "--all", refused=True)
+    desk.say("pause", "nudge")
+    told = desk.say("resume", "nudge")
+    assert "paused     nudge (skip, by nudge.yaml)" in told
+    assert told.endswith(f"{sentence}\n")
+    shop(Path(desk.directory))
+    assert "resumed    nudge" in desk.say("publish", desk.directory)
+
+
+def test_pauses_outlive_a_number_that_a_person_gives_and_where_they_are_lost_it_is_said(desk: Desk) -> None:
+    desk.say("pause", "nudge")
+    assert "stays paused nudge (hold)" in desk.say("publish", desk.directory, "--number", "9")
+    assert desk.paused == {"nudge": "hold"}
+    desk.log.clear()
+    told = desk.say("publish", desk.directory, "--number", "20")
+    assert "Nobody knows any more which rules were paused: pause again those that are to be." in told
+
+
+def test_what_nobody_can_read_is_named_and_the_next_number_is_above_it(desk: Desk) -> None:
+    desk.log += [(key(2), b"{}"), (key(3), None)]
+    for told in (desk.say("published"), desk.say("pause", "nudge")):
+        assert "Number 2 cannot be read by this release: it is not written as a publication (KeyError)." in told
+    assert topic.found(desk.log).latest == 4

@@ -825,12 +825,18 @@ def give_up(row: Row, event: Event, moment: Moment) -> None:
 # -- another account's history ---------------------------------------------------------------------------------------
 
 
-def meet_history(row: Row, before: Row, other: Row, moment: Moment) -> Row:
+def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment: Moment) -> Row:
     """The runs of a row (`before` it was so) that another account's history was added to. What it brings ends them at
     its own time, and what depends on the user's rhythm is timed anew; then its purchases and coupons enter as if they
-    had been heard of late. Nothing is said at once about the past, and nobody enters what is entered once."""
+    had been heard of late, and what comes every year goes on. Nothing is said at once about the past, and nobody enters
+    what is entered once. Who was here before registering is not new: what that began ends with this `happening`."""
+    since = _here_since(other)
     for name in sorted(row.runs):
-        row = _put(row, name, [_met(row, run, moment) for run in row.runs[name]], moment)
+        after = [_met(row, run, moment) for run in row.runs[name]]
+        after = [_not_new(row, run, since, happening, moment) for run in after]
+        row = _put(row, name, after, moment)
+    for name in sorted(other.runs.keys() - row.runs.keys()):
+        row = _every_year(row, name, other.runs[name], moment)
     theirs = {name: at for name, at in row.entries.items() if "\x1f" in name and name not in before.entries}
     row = replace(row, entries={name: at for name, at in row.entries.items() if name not in theirs})
     for happening in _brought(before, other):
@@ -841,6 +847,36 @@ def meet_history(row: Row, before: Row, other: Row, moment: Moment) -> Row:
                 row = _enter(row, rule, enter, key, data, happening, moment)
     for name, at in theirs.items():
         row = _entered(row, name, at)
+    return row
+
+
+def _here_since(other: Row) -> int:
+    """The earliest instant at which the other account is known to have been a customer's."""
+    known = [other.registered_at, other.last_login_at, other.old_last_order_at]
+    known += [order.paid_at for order in other.orders.values()]
+    return min((at for at in known if at is not None), default=NEVER)
+
+
+def _not_new(row: Row, run: Run, since: int, happening: Happening, moment: Moment) -> Run:
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
+    new = any(kind == "UserRegistered" for _, kind, _ in run.evidence[:1]) and not rule.yearly
+    if run.ends or not new or since >= run.entered_at:
+        return run
+    return _ended(row, rule, run, _mark_of(happening), happening, moment)
+
+
+def _every_year(row: Row, name: str, theirs: Sequence[Run], moment: Moment) -> Row:
+    """What comes to the other account every year comes to this one, which has nothing of the kind."""
+    for run in theirs:
+        rule = moment.catalogue.rule_of(run)
+        if rule is None or not rule.yearly or run.ends or run.entered_at < moment.enters_from.get(rule.name, 0):
+            continue
+        draft = replace(run, version=rule.version, ordinal=0, step=0, sequence=0, competing=False, slot=0, fired=())
+        if _seen_ends(row, rule, draft, moment):
+            continue
+        moment.tally("runs", "entered", rule.name)
+        row = _put(row, name, [schedule(row, rule, draft, draft.entered_at, moment)], moment)
     return row
 
 

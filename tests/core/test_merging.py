@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -35,7 +36,9 @@ from app.core.row import (
     remember,
     remembers,
 )
+from app.core.rules import Catalogue
 from app.core.transfers import Forget, History, NewerTransfer, NotATransfer, PassedOn
+from app.rulebook import SHIPPED
 from schemas import events as ev
 from tests.core.shard import named
 from tests.core.shop import (
@@ -271,6 +274,86 @@ def test_a_run_that_two_orders_had_ended_stays_ended_when_one_of_them_was_taken_
     assert before == [2, 1, 0]
     absorb(desk, known(cancelled("o-2", "03-04")), "03-05")
     assert [[mark.order_id for mark in run.ends] for run in desk.row.runs["a_rule\x1f"]] == [["o-3"], ["o-3"], []]
+
+
+# -- what comes every year, and who is new ---------------------------------------------------------------------------
+
+MILESTONES = catalogue(*(Path(SHIPPED, f"{name}.yaml").read_text() for name in ("birthday", "anniversary")))
+WELCOME = catalogue(Path(SHIPPED, "activation_nudge.yaml").read_text())
+
+
+def registered(when: str) -> ev.UserRegistered:
+    return event(ev.UserRegistered, when)
+
+
+def born(when: str, birthday: str) -> ev.ProfileUpdated:
+    return event(ev.ProfileUpdated, when, birthday=birthday)
+
+
+def lived(rules: Catalogue, *events: ev.Event) -> Row:
+    """The row of another account, with its runs, as it is when the account becomes part of this one."""
+    return replace(Desk(rules).say(*events).row, user_id="u-2")
+
+
+def years(desk: Desk) -> list[tuple[str, str]]:
+    """What goes out in the next two years."""
+    return sorted({(t.rule, t.decided_at[:10]) for t in desk.wait("2028-03-01").triggers})
+
+
+def test_birthdays_and_anniversaries_of_the_old_account_come_again_to_the_new_one() -> None:
+    desk = absorb(Desk(MILESTONES), lived(MILESTONES, registered("02-01"), born("02-02", "1990-05-04")), "03-05")
+    assert years(desk) == [
+        ("anniversary", "2027-01-25"), ("anniversary", "2028-01-25"),
+        ("birthday", "2026-04-27"), ("birthday", "2027-04-27"),
+    ]  # fmt: skip
+
+
+def test_there_is_one_birthday_and_one_anniversary_where_both_accounts_had_them() -> None:
+    desk = Desk(MILESTONES).say(registered("02-20"), born("02-21", "1990-06-08"))
+    absorb(desk, lived(MILESTONES, registered("02-01"), born("02-02", "1990-05-04")), "03-05")
+    assert years(desk) == [
+        ("anniversary", "2027-02-13"), ("anniversary", "2028-02-13"),
+        ("birthday", "2026-06-01"), ("birthday", "2027-06-01"),
+    ]  # fmt: skip
+
+
+YEARLY = {"steps": "[{at: user.anniversary - 7d}]", "repeat": "yearly", "enter": "{on: UserRegistered, key: user}"}
+
+
+def test_what_came_every_year_does_not_come_again_when_it_had_ended_or_ends_here_or_may_not_begin() -> None:
+    rules = catalogue(rule_text(**YEARLY))
+    other = lived(rules, registered("02-01"))
+    assert list(absorb(Desk(rules), other, "03-05").row.runs) == ["a_rule\x1f"]
+    assert not absorb(Desk(rules), lived(rules, registered("02-01"), paid("o-1", "02-02")), "03-05").row.runs
+    ended_here = absorb(Desk(rules).say(paid("o-1", "02-03")), other, "03-05").row.runs
+    assert all(run.ends for runs in ended_here.values() for run in runs)
+    assert not absorb(Desk(rules, enters_from={"a_rule": at("02-15")}), other, "03-05").row.runs
+    assert not absorb(Desk(QUIET), other, "03-05").row.runs  # nobody speaks of it any more
+
+
+@pytest.mark.parametrize(
+    ("before", "nudged"),
+    [
+        ([registered("01-05")], False),
+        ([event(ev.UserLoggedIn, "02-28")], False),
+        ([paid("o-1", "02-28")], False),
+        ([event(ev.ProductViewed, "02-28", product_id="p-1")], True),  # a visitor, who then registered
+        ([registered("03-02")], True),
+    ],
+)
+def test_whoever_was_here_before_registering_is_not_welcomed_as_new(before: list[ev.Event], nudged: bool) -> None:
+    desk = Desk(WELCOME).say(registered("03-01"))
+    absorb(desk, lived(WELCOME, *before), "03-02")
+    desk.wait("04-10")
+    assert bool(desk.triggers) is nudged
+    if not nudged:
+        assert desk.tallies["runs", "ended", "activation_nudge"] == 1
+
+
+def test_of_orders_that_were_summarised_it_is_known_too_that_somebody_was_here() -> None:
+    desk = Desk(WELCOME).say(registered("03-01"))
+    absorb(desk, Row("u-2", old_orders=1, old_last_order_at=at("02-28")), "03-02")
+    assert desk.wait("04-10").triggers == []
 
 
 # -- bounds ----------------------------------------------------------------------------------------------------------

@@ -184,7 +184,10 @@ def _transferred(value: bytes | None) -> str:
         return f"nothing that this version reads ({problem})" if str(problem) else "nothing that a shard wrote"
     if isinstance(message, History):
         when, event = format_instant(message.occurred_at, UTC), event_hash(message.event_id).hex()
-        return f"the history of an account that was merged {when}, hash of that event's id {event}"
+        return (
+            f"the history of an account that was merged {when}, hash of that event's id {event}: until it is sent "
+            "again, none of it counts"
+        )
     if isinstance(message, PassedOn):
         return f"an event of a merged account, from {message.topic}[{message.partition}] offset {message.offset}"
     return "an account that is to be forgotten: without it, something is left that names it"

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -12,11 +13,13 @@ import pytest
 
 from app.accounts import MERGED_PREFIX, Accounts
 from app.backtest.driver import IN_MEMORY, Driver
-from app.core import transfers
+from app.cli import letters, redriving
+from app.core import engine, transfers
 from app.core.purchases import paid_orders
 from app.core.row import decode
 from app.core.transfers import Forget, History, PassedOn
-from app.processor import TRANSFERS, Batch, Processor, Record, partition_of, quarantine_key
+from app.processor import TRANSFERS, Batch, InvariantBroken, Processor, Record, partition_of, quarantine_key
+from app.settings import load_settings
 from schemas import events as ev
 from schemas.codec import encode_event
 from tests.core.shard import named, plan
@@ -251,6 +254,38 @@ def test_a_message_that_a_person_set_aside_is_passed_over() -> None:
     driver.broker.changelog[0].append((quarantine_key(TRANSFERS, 0), b"broken"))
     driver.advance_time(at("03-02"))
     assert [letter.reason for letter in driver.dead_letters] == ["Set aside by a person: broken"]
+
+
+@pytest.mark.parametrize("erased_meanwhile", [False, True])
+def test_a_history_on_which_the_rules_failed_and_that_was_set_aside_is_whole_when_it_is_sent_again(
+    monkeypatch: pytest.MonkeyPatch, erased_meanwhile: bool
+) -> None:
+    driver = told(deployment(), *(order(A, "03-01") for _ in range(3)), order(B, "03-01"))
+    with monkeypatch.context() as defect:
+        defect.setattr(engine, "absorb", lambda *_: 1 // 0)
+        driver.send(merged(A, B, "03-02"), order(A, "03-03"))
+        driver.announce(at("03-04"))
+        with pytest.raises(InvariantBroken, match=r"lifecycle quarantine transfers 1 0$"):
+            driver.run()
+    driver.broker.changelog[1].append((quarantine_key(TRANSFERS, 0), b"a defect"))
+    driver.crash()
+    told(driver, order(A, "03-05"))
+    assert orders(driver, B) == 3  # what is said later is passed on all the same
+    if erased_meanwhile:
+        told(driver, erased(B, "03-06"))
+    [(partition, output)] = driver.outputs("dead-letters")
+    letter = letters._letter(SimpleNamespace(**output._asdict() | {"partition": partition, "offset": 0}))
+    judge = redriving._Judge(load_settings({"LIFECYCLE_PARTITIONS": str(SHARDS)}), redriving.Choice("cannot_apply"), {})
+    assert judge.fate(letter) == ("send", "")
+    for _ in range(2):
+        driver.broker.append((letter.topic, judge.target(letter)), -1, letter.key, letter.value)  # type: ignore[arg-type]
+    driver.run()
+    if erased_meanwhile:
+        assert names(driver, A, B) == []
+        return
+    assert orders(driver, B) == 6
+    assert driver.counts["duplicates", "UserMerged"] == 1
+    assert names(told(driver, erased(B, "03-06")), A, B) == []
 
 
 def test_a_baseline_of_the_old_account_is_added_and_not_put_in_place_of_the_other() -> None:

@@ -186,6 +186,7 @@ class Stage:
             "batch_max": 400,
             "data_dir": directory,
             "http_port": 0,
+            "erasure_key": "of the fault runs",  # one that shards make would be another in the undisturbed run
             **more,
         }
         self.change()

@@ -40,6 +40,7 @@ def environment(settings: Settings, **more: object) -> dict[str, str]:
         "http_port": 0,
         "rules": THREE,
         "log_format": "text",
+        **({"erasure_key": settings.erasure_key} if settings.erasure_key else {}),
         **more,
     }
     others = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}

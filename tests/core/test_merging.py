@@ -149,6 +149,20 @@ def test_a_no_is_never_overruled_by_an_older_yes(mine: Any, theirs: Any, granted
     assert {key: word.granted for key, word in row.consents.items()} == granted
 
 
+def test_what_a_refusal_told_by_one_account_takes_away_is_gone_for_both() -> None:
+    def said(when: str, granted: bool, quota: int | None = None) -> ev.ConsentChanged:
+        return event(ev.ConsentChanged, when, channel="wechat_service", granted=granted, quota=quota)
+
+    granted, refused = known(said("03-05", True, 2), user="u-1"), known(said("03-03", False))
+    for one, other in ((granted, refused), (refused, granted)):
+        row = added(one, other)
+        word = row.consents["wechat_service"]
+        assert (word.granted, word.quota, word.refused_at) == (True, 2, at("03-03"))
+        late = engine.step(row, said("03-02", True, 5), Moment(0, 0, QUIET, {}, {}, []))
+        assert isinstance(late, Row)
+        assert late.consents["wechat_service"].quota == 2  # it was granted before the refusal
+
+
 def test_contacts_entries_marks_and_what_was_sent_last_count_for_both() -> None:
     mine = Row(
         "u-1",
@@ -274,6 +288,15 @@ def test_a_run_that_two_orders_had_ended_stays_ended_when_one_of_them_was_taken_
     assert before == [2, 1, 0]
     absorb(desk, known(cancelled("o-2", "03-04")), "03-05")
     assert [[mark.order_id for mark in run.ends] for run in desk.row.runs["a_rule\x1f"]] == [["o-3"], ["o-3"], []]
+
+
+def test_a_history_meets_the_runs_of_the_rules_as_they_are_now() -> None:
+    desk = Desk(catalogue(rule_text(), rule_text(rule="other", steps="[{after: 30d}]"))).say(paid("o-1", "03-01"))
+    desk.catalogue = catalogue(rule_text(rule="other", version="2", on_change="restart", steps="[{after: 3d}]"))
+    absorb(desk, known(event(ev.UserLoggedIn, "03-01")), "03-02")
+    assert desk.tallies["runs", "exited", "a_rule"] == 1
+    assert desk.timers == [("other", "", 1, at("03-04"))]
+    assert desk.row.catalogue == desk.catalogue.fingerprint
 
 
 # -- what comes every year, and who is new ---------------------------------------------------------------------------

@@ -413,9 +413,14 @@ def test_what_comes_back_from_an_erased_account_takes_the_markers_of_its_way_alo
     assert names(driver, A2) == []
     driver.broker.commit(0, Batch([marker], [], {}, Counter()))
     driver.crash()
-    told(driver, named(event(ev.UserRegistered, "03-07"), "r", B), erased(A2, "03-04"))
+    told(driver, named(event(ev.UserRegistered, "03-07"), "r", B))
+    told(driver, erased(A2, "03-04"), when="03-08")
     assert names(driver, A2) == []
     assert orders(driver, B) == 0  # whose new life is none of A2's
+    driver.broker.commit(0, Batch([marker], [], {}, Counter()))
+    driver.crash()
+    told(driver, erased(A2, "03-09"))
+    assert names(driver, A2, B) == []
 
 
 def test_a_new_life_begins_without_what_was_merged_before_the_erasure() -> None:

@@ -348,6 +348,8 @@ def test_what_came_every_year_does_not_come_again_when_it_had_ended_or_ends_here
     other = lived(rules, registered("02-01"))
     assert list(absorb(Desk(rules), other, "03-05").row.runs) == ["a_rule\x1f"]
     assert not absorb(Desk(rules), lived(rules, registered("02-01"), paid("o-1", "02-02")), "03-05").row.runs
+    long_ago = replace(lived(rules, registered("02-01"), paid("o-1", "02-02")), orders={})  # summarised since
+    assert not absorb(Desk(rules), long_ago, "03-05").row.runs
     ended_here = absorb(Desk(rules).say(paid("o-1", "02-03")), other, "03-05").row.runs
     assert all(run.ends for runs in ended_here.values() for run in runs)
     assert not absorb(Desk(rules, enters_from={"a_rule": at("02-15")}), other, "03-05").row.runs
@@ -420,8 +422,9 @@ def test_orders_that_both_accounts_know_and_have_summarised_count_once(theirs_fi
 
 
 def test_of_orders_that_both_have_summarised_among_others_the_number_is_right_and_the_spend_their_share() -> None:
-    mine = known(*_orders(range(40)), user="u-1")
-    theirs = known(*_orders(range(4)), *_orders(range(100, 138)))
+    coupons = [issued(f"c-{n}", "01-01", expires_at="01-02") for n in range(MAX_COUPONS + 2)]
+    mine = known(*coupons, *_orders(range(40)), user="u-1")
+    theirs = known(*coupons, *_orders(range(4)), *_orders(range(100, 138)))
     for row in (added(mine, theirs), added(theirs, mine)):
         assert paid_orders(row) == 78
         assert spent(row) == 78 * 10_000

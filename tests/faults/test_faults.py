@@ -84,7 +84,8 @@ def the_run() -> Left:
 
 
 def a_run(days: int = 40) -> Left:
-    settings = load_settings({"LIFECYCLE_CLOCK": "events", "LIFECYCLE_PARTITIONS": "1"})
+    key = {"LIFECYCLE_ERASURE_KEY": "of the fault runs"}
+    settings = load_settings({"LIFECYCLE_CLOCK": "events", "LIFECYCLE_PARTITIONS": "1", **key})
     shop = Shop(SEED, settings.inputs, 1, users=40)
     made: dict[Place, list[Written]] = {(name, 0): [] for name in settings.inputs}
     for _, day in zip(range(days), shop.days(), strict=False):

@@ -1,0 +1,56 @@
+"""Runs: how a user enters a rule, what ends a run, and what a reversal gives back.
+
+Everything that ends a run takes effect at the ending event's own time, and nothing depends on the order of arrival: an
+entry that arrives after its end is born ended, and an end taken back revives the run it ended.
+"""
+
+from __future__ import annotations
+
+from app.core.happenings import Happening
+from app.core.moment import Moment
+from app.core.row import Row
+from app.core.runs.catalogues import adapt, woken
+from app.core.runs.ends import end_runs, give_up
+from app.core.runs.entries import let_in
+from app.core.runs.histories import meet_history
+from app.core.runs.keeping import MAX_ENDS, REVERSAL_WINDOW, rests, swept
+from app.core.runs.marks import marked
+from app.core.runs.reversals import on_reversal
+from app.core.runs.things import end_keys, entry_keys
+from app.core.runs.timers import on_timer
+from app.core.runs.timing import retime
+from app.core.runs.waiting import hold
+
+__all__ = [
+    "MAX_ENDS",
+    "REVERSAL_WINDOW",
+    "adapt",
+    "give_up",
+    "meet_history",
+    "on_happening",
+    "on_reversal",
+    "on_timer",
+    "rests",
+    "retime",
+    "swept",
+    "woken",
+]
+
+
+def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
+    """Ends first, then waits, then entries: an order of milk ends the old reminder and starts the next."""
+    catalogue = moment.catalogue
+    ended = catalogue.ended_by.get(happening.kind)
+    if ended:
+        row = marked(row, ended, happening)
+        for rule, end in ended:
+            for key in (
+                end_keys(row, rule, end, happening) if happening.counts or end.same_line or rule.key == "order" else ()
+            ):
+                row = end_runs(row, rule, end, key, happening, moment)
+    for rule in catalogue.held_by.get(happening.kind, ()):
+        row = hold(row, rule, happening, moment)
+    for rule, enter in catalogue.entered_by.get(happening.kind, ()):
+        for key, data in entry_keys(row, rule, enter, happening) if happening.counts or enter.each_line else ():
+            row = let_in(row, rule, enter, key, data, happening, moment)
+    return row

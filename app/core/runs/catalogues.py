@@ -1,0 +1,57 @@
+"""What another catalogue does to runs: those whose rule left it exit, those that restart or follow go on under it, and
+what it pauses no more is asked again."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from app.core import release
+from app.core.guardrails import eligibility
+from app.core.moment import Moment
+from app.core.row import NEVER, Row, Run
+from app.core.runs.timing import schedule
+
+
+def adapt(row: Row, moment: Moment) -> Row:
+    """The row under the present catalogue: runs whose rule left it exit, those that follow or restart go on anew."""
+    for name in sorted(row.runs):
+        runs = row.runs[name]
+        after = [new for run in runs if (new := _adapted(row, run, moment)) is not None]
+        if len(after) != len(runs) or any(new is not old for new, old in zip(after, runs, strict=True)):
+            others = {key: value for key, value in row.runs.items() if key != name}
+            row = replace(row, runs={**others, name: tuple(after)} if after else others)
+    return row
+
+
+def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
+    rule = moment.catalogue.rule_of(run)
+    if rule is None or (run.timer_at < NEVER and run.step >= len(rule.steps)):
+        if run.sequence:
+            release.abandon(row, run, moment)
+        if not run.ends:
+            moment.tally("runs", "exited", run.rule)
+        if rule is None or not any(fired.expires_at > moment.now for fired in run.fired):
+            return None
+        # Its next step is there no more, but what is out may still have to be taken back.
+        return replace(run, version=rule.version, timer_at=NEVER, sequence=0, competing=False)
+    if rule.version == run.version:
+        return run
+    if rule.on_change == "restart" and not run.ends and run.step < len(rule.steps):
+        if run.sequence:
+            release.abandon(row, run, moment)
+        anew = replace(run, version=rule.version, ordinal=run.ordinal + 1, step=0, sequence=0, competing=False)
+        return schedule(row, rule, anew, anew.entered_at, moment)
+    return replace(run, version=rule.version)
+
+
+def woken(row: Row, moment: Moment) -> Row:
+    """What a pause held back, and holds back no more, is asked again now."""
+    awake = {name: tuple([_woken(run, moment) for run in runs]) for name, runs in row.runs.items()}
+    return row if awake == row.runs else replace(row, runs=awake)
+
+
+def _woken(run: Run, moment: Moment) -> Run:
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
+    waited = run.sequence and run.timer_at == eligibility.stale_at(rule, run) and not moment.catalogue.waits(rule.name)
+    return replace(run, timer_at=moment.now) if waited else run

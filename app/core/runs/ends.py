@@ -1,0 +1,72 @@
+"""What ends a run: at the ending event's own time what waits is dropped, and what went out after it is taken back."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from app.core import release
+from app.core.happenings import Happening
+from app.core.moment import Moment
+from app.core.row import NEVER, Mark, Row, Run, run_key
+from app.core.rules import End, Rule
+from app.core.runs.keeping import put
+from app.core.runs.marks import applies, concerns, mark_of
+from app.core.runs.timing import due_of
+from schemas.events import Event, UserMerged
+
+
+def end_runs(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment: Moment) -> Row:
+    runs = row.runs.get(run_key(rule.name, key))
+    if not runs:
+        return row
+    mark = mark_of(happening)
+    after: list[Run] = []
+    for run in runs:
+        mine = moment.catalogue.rule_of(run) is rule and concerns(mark, rule, end, run)
+        if not mine or mark in run.ends or not applies(row, end, run, mark.at, moment):
+            after.append(run)
+        else:
+            after.append(ended(row, rule, run, mark, happening, moment))
+    return put(row, run_key(rule.name, key), after, moment)
+
+
+def ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, moment: Moment) -> Run:
+    """The run with one more end: what waited is dropped, what went out after it is taken back."""
+    if not run.ends:
+        run = close(row, rule, run, f"ended by {happening.kind}", moment)
+        if run.step < len(rule.steps):
+            moment.tally("runs", "ended", rule.name)
+    wrong = tuple(fired for fired in run.fired if mark.at <= fired.at)
+    if wrong:
+        why = f"{happening.kind} had happened before it went out, and was only heard of afterwards."
+        release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
+        run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
+    return replace(run, ends=(*run.ends, mark))
+
+
+def close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
+    """A candidate that waits (deferred) gets its final record before its run stops."""
+    if run.sequence == 0:
+        return run
+    release.drop(row, rule, run, why, moment)
+    closed = replace(run, sequence=0, step=run.step + 1, timer_at=NEVER)
+    if closed.step >= len(rule.steps):
+        return closed
+    return replace(closed, due_at=due_of(row, rule, closed, closed.step, run.due_at, moment))
+
+
+def give_up(row: Row, event: Event, moment: Moment) -> None:
+    """All runs of a user who is gone, or is somebody else now: final records for what waited, retractions of what is
+    out."""
+    merged = isinstance(event, UserMerged)
+    why = "The account was merged into another one." if merged else "The user is gone."
+    happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
+    for name in sorted(row.runs):
+        for run in row.runs[name]:
+            rule = moment.catalogue.rule_of(run)
+            assert rule is not None  # `adapt` has let such runs exit
+            if not run.ends:
+                run = close(row, rule, run, f"given up ({event.TYPE})", moment)
+                if run.step < len(rule.steps):
+                    moment.tally("runs", "exited", rule.name)
+            release.retract(row, rule, run, why, happening, moment)

@@ -1,0 +1,167 @@
+"""How a user enters a rule: where its re-entry allows it, at the time of the event that it enters by.
+
+An entry that arrives after its end is born ended; of two that compete for a key, the earlier has it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from app.core.happenings import Happening
+from app.core.moment import Moment
+from app.core.row import MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
+from app.core.rules import Enter, Rule
+from app.core.runs.ends import end_runs
+from app.core.runs.keeping import put
+from app.core.runs.marks import is_after, seen_ends
+from app.core.runs.things import is_locked
+from app.core.runs.timers import fire
+from app.core.runs.timing import due_of, schedule
+from app.core.scope import NO_COUPON, Scope
+
+
+def let_in(
+    row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
+) -> Row:
+    name = run_key(rule.name, key)
+    if rule.key != "pack" and not _may_enter(row, rule, name) and not _comes_before(row, name, happening):
+        return row
+    draft = _draft(row, rule, enter, key, data, happening, moment)
+    if draft is None:
+        return row
+    if rule.key == "pack":
+        if name in row.runs:
+            row = _joined(row, rule, draft, row.coupons.get(happening.coupon_id or "", NO_COUPON), moment)
+        if not _may_enter(row, rule, name):
+            return row
+    ends, held = seen_ends(row, rule, draft, moment), rule.holds is not None and is_locked(row, draft)
+    if ends or held:
+        draft = replace(draft, ends=ends, held=held)
+    before = _makes_room(row, rule, draft, row.runs.get(name, ()), moment)
+    if before is None:
+        return row
+    moment.tally("runs", "entered", rule.name)
+    if draft.ends:  # its steps are timed when it comes back, by what is known then
+        moment.tally("runs", "ended", rule.name)
+        run = replace(draft, due_at=due_of(row, rule, draft, 0, draft.entered_at, moment))
+    else:
+        run = schedule(row, rule, draft, draft.entered_at, moment)
+    if rule.reentry in ("once", "cooldown"):
+        row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
+    elif rule.reentry == "every_key" and _comes_again(row, rule, key):
+        row = entered(row, name, draft.entered_at)
+    row = put(row, name, (*before, run), moment)
+    if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.timer_at < NEVER:
+        row, _ = fire(row, name, run, moment)
+    return row
+
+
+def _draft(
+    row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
+) -> Run | None:
+    """The run that this entry would begin; None when the rule's own condition or start keeps it from being one."""
+    draft = Run(
+        rule=rule.name,
+        version=rule.version,
+        kind=rule.key,
+        key=key,
+        event_id=happening.event_id,
+        entered_at=happening.at,
+        order_id=happening.order_id,
+        data=data,
+        evidence=((happening.event_id, happening.source, happening.at),),
+    )
+    scope = Scope(row, draft, moment.catalogue.policy, happening.at)
+    if enter.at is not None:
+        at = enter.at(scope)
+        if at < 0:
+            return None
+        draft = replace(draft, entered_at=at)
+        scope = replace(scope, run=draft)
+    if draft.entered_at < moment.enters_from.get(rule.name, 0):
+        return None
+    return draft if enter.when is None or enter.when(scope) else None
+
+
+def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) -> Row:
+    """A coupon joins a pack that has a run: what had happened to it counts for the pack, the earliest one is the entry,
+    and when the message is due depends on all that are in it."""
+    for mark in (coupon.redeemed, coupon.revoked):
+        for end in rule.ends:
+            if mark is not None and mark.kind == end.on:
+                past = Happening(mark.kind, mark.at, mark.event_id, mark.kind, mark.order_id, coupon.coupon_id)
+                row = end_runs(row, rule, end, draft.key, past, moment)
+    after = []
+    for run in row.runs.get(run_key(rule.name, draft.key), ()):
+        run = replace(run, held=rule.holds is not None and is_locked(row, run))
+        untouched = not run.step and not run.sequence
+        if untouched and is_after(_entry_mark(run), draft):
+            run = replace(
+                run,
+                event_id=draft.event_id,
+                entered_at=draft.entered_at,
+                order_id=draft.order_id,
+                evidence=draft.evidence,
+            )
+        if untouched and not run.ends:
+            due = due_of(row, rule, run, 0, run.entered_at, moment)
+            if due >= max(moment.floor, moment.sends_from.get(rule.name, 0)):
+                run = replace(run, due_at=due, timer_at=due)
+        after.append(run)
+    return put(row, run_key(rule.name, draft.key), after, moment)
+
+
+def entered(row: Row, name: str, at: int) -> Row:
+    """The row that remembers this key; of too many, the earliest entries are forgotten."""
+    entries = {**row.entries, name: at}
+    keys = sorted((at, name) for name, at in entries.items() if "\x1f" in name)
+    for _, oldest in keys[:-MAX_ENTRIES]:
+        del entries[oldest]
+    return replace(row, entries=entries)
+
+
+def _comes_again(row: Row, rule: Rule, key: str) -> bool:
+    """Whether a key may be seen again when its run is long over. An order is paid and a coupon is issued once."""
+    return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
+
+
+def _may_enter(row: Row, rule: Rule, name: str) -> bool:
+    """Whether re-entry allows another run at all, whatever it is about to be."""
+    if rule.reentry == "once":
+        return rule.name not in row.entries
+    return rule.reentry != "every_key" or (name not in row.runs and name not in row.entries)
+
+
+def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], moment: Moment) -> tuple[Run, ...] | None:
+    """The runs of this key that stay beside the new one; None when re-entry forbids it."""
+    last = row.entries.get(rule.name)
+    if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
+        return None
+    if draft.ends and rule.reentry in ("after_exit", "cooldown"):
+        return before
+    alive = [
+        run
+        for run in before
+        if not run.ends and run.step < len((moment.catalogue.rule_of(run) or rule).steps)  # of its own version
+    ]
+    if not alive:
+        return before
+    # Nobody is in two runs of one key. The earlier entry has it, even when it arrives late, as long as the later one
+    # has not led to anything.
+    if any(run.step or run.sequence or not is_after(_entry_mark(run), draft) for run in alive):
+        return None
+    return tuple(run for run in before if run not in alive)
+
+
+def _comes_before(row: Row, name: str, happening: Happening) -> bool:
+    """Whether the run that has the key of a rule that enters once was entered later, and has led to nothing yet."""
+    return any(
+        not run.ends and not run.step and not run.sequence and is_after(_entry_mark(run), happening)
+        for run in row.runs.get(name, ())
+    )
+
+
+def _entry_mark(run: Run) -> Mark:
+    return Mark(run.entered_at, run.event_id, "", run.order_id)

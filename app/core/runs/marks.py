@@ -1,0 +1,112 @@
+"""Which ends a run has met: an end counts at its own time, whether it arrives before the entry or after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from app.core.facts import left_of
+from app.core.happenings import Happening
+from app.core.moment import Moment
+from app.core.purchases import is_paid, paid_since
+from app.core.row import Mark, Row, Run
+from app.core.rules import End, Rule
+from app.core.runs.keeping import MAX_ENDS
+from app.core.runs.things import coupons_of, has_line
+from app.core.scope import NO_ORDER, Scope
+
+_OF_A_THING = frozenset({"coupon", "pack", "order"})
+
+
+def mark_of(happening: Happening) -> Mark:
+    return Mark(happening.at, happening.event_id, happening.kind, happening.order_id)
+
+
+def marked(row: Row, ended: tuple[tuple[Rule, End], ...], happening: Happening) -> Row:
+    """The row that remembers this end, for entries that happened before it and arrive after it."""
+    if happening.kind == "OrderPaid" or all(rule.key in _OF_A_THING for rule, _ in ended):
+        return row
+    mark = mark_of(happening)
+    before = row.marks.get(happening.kind)
+    if before is not None and _order_of_marks(before) >= _order_of_marks(mark):
+        return row
+    return replace(row, marks={**row.marks, happening.kind: mark})
+
+
+def _order_of_marks(mark: Mark) -> tuple[int, str]:
+    return (mark.at, mark.event_id)
+
+
+def seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...]:
+    """The ends of this run that have been seen already, whatever arrived first."""
+    if rule.key in ("coupon", "pack"):
+        kinds = _kinds_of_ends(row, rule, run, moment)
+        found = [
+            m for c in coupons_of(row, run.key) for m in (c.redeemed, c.revoked) if m is not None and m.kind in kinds
+        ]
+    elif rule.key == "order":
+        kinds = _kinds_of_ends(row, rule, run, moment)
+        order = row.orders.get(run.key, NO_ORDER)
+        instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
+        found = [Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds]
+        found += _ends_by_others(row, rule, run, moment)
+    else:
+        found = [
+            mark
+            for end in rule.ends
+            for mark in _ends_after(row, end, run)
+            if is_after(mark, run) and applies(row, end, run, mark.at, moment)
+        ]
+    return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1]) if found else ()
+
+
+def _kinds_of_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> set[str]:
+    return {end.on for end in rule.ends if not end.any_key and applies(row, end, run, run.entered_at, moment)}
+
+
+def _ends_by_others(row: Row, rule: Rule, run: Run, moment: Moment) -> list[Mark]:
+    """Orders of the user's that end a run keyed by another one: a checkout that became an order."""
+    found = []
+    for end in rule.ends:
+        for order in row.orders.values() if end.any_key and applies(row, end, run, moment.now, moment) else ():
+            at = order.placed_at if end.on == "OrderPlaced" else order.paid_at if end.on == "OrderPaid" else None
+            if at is not None and at > run.entered_at and order.order_id != run.key:
+                found.append(Mark(at, order.paid_event_id, end.on, order.order_id))
+    return found
+
+
+def applies(row: Row, end: End, run: Run, at: int, moment: Moment) -> bool:
+    """The end's condition at the instant of its event, however late that is heard of."""
+    return end.when is None or end.when(Scope(row, run, moment.catalogue.policy, at))
+
+
+def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
+    """Events of this kind that may have come after the entry. Purchases are looked up among the orders, so that a
+    reversal needs no second place; of other events the latest is remembered."""
+    if end.on != "OrderPaid":
+        return () if (mark := row.marks.get(end.on)) is None else (mark,)
+    return [
+        Mark(order.paid_at, order.paid_event_id, end.on, order.order_id)
+        for order in paid_since(row, run.entered_at)
+        if order.paid_at is not None
+        and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
+        and (
+            has_line(left_of(order, "interest" if run.kind == "category" else run.kind), run.key)
+            if end.same_line
+            else is_paid(order)
+        )
+    ]
+
+
+def concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:
+    """What happens to a thing ends its runs whenever it happened; what happens to others, only what began before."""
+    if rule.key not in _OF_A_THING:
+        return is_after(mark, run)
+    return not end.any_key or mark.at > run.entered_at
+
+
+def is_after(mark: Mark, run: Run | Happening) -> bool:
+    """Whether an event ends a run that was entered earlier; of two at one instant the event id decides, so that the
+    order of arrival does not."""
+    return (mark.at, mark.event_id) > (run.at if isinstance(run, Happening) else run.entered_at, run.event_id)

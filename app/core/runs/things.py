@@ -1,0 +1,92 @@
+"""The things that runs are about: their keys, and whether they can be used now. What a happening says nothing of has no
+key, and neither enters nor ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from app.core.happenings import Group, Happening
+from app.core.row import NEVER, Coupon, Row, Run, run_key
+from app.core.rules import End, Enter, Rule
+from app.core.scope import category_of, usable
+
+
+def thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
+    """The key of the thing this happening is about; None when it is about no such thing."""
+    if rule.key == "user":
+        return ""
+    if rule.key == "order":
+        return happening.order_id
+    if rule.key == "cart":
+        return happening.thing if happening.kind == "CartUpdated" else None
+    if rule.key in ("category", "product_type"):
+        view = row.views.get(happening.thing or "")
+        if view is None:
+            return None
+        return category_of(view) if rule.key == "category" else view.product_type or None
+    coupon_id = happening.coupon_id or ""  # a coupon's event has one: the catalogue sees to it
+    return coupon_id if rule.key == "coupon" else _pack_of(row, coupon_id)
+
+
+def _pack_of(row: Row, coupon_id: str) -> str:
+    coupon = row.coupons.get(coupon_id)
+    return (coupon.pack_id if coupon else None) or coupon_id
+
+
+def entry_keys(row: Row, rule: Rule, enter: Enter, happening: Happening) -> Iterable[tuple[str, dict[str, Any]]]:
+    if enter.each_line:
+        return [(key, line_data(group)) for key, group in _groups(happening, rule).items()]
+    key = thing_key(row, rule, happening)
+    return [] if key is None else [(key, {})]
+
+
+def _groups(happening: Happening, rule: Rule) -> Mapping[str, Group]:
+    return happening.categories if rule.key == "category" else happening.groups
+
+
+def line_data(group: Group) -> dict[str, Any]:
+    data = {
+        "units": group.units,
+        "quantity": group.quantity,
+        "product_id": group.product_id,
+        "title": group.title,
+        "image_url": group.image_url,
+    }
+    return {name: value for name, value in data.items() if value is not None}
+
+
+def end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
+    if end.same_line:
+        groups = happening.interests if rule.key == "category" else happening.groups
+        prefix = run_key(rule.name, "")
+        return [key for key in groups if prefix + key in row.runs and has_line(groups, key)]
+    if end.any_key or (rule.key in ("product_type", "category") and happening.thing is None):
+        prefix = run_key(rule.name, "")
+        return [key.removeprefix(prefix) for key in row.runs if key.startswith(prefix)]
+    key = thing_key(row, rule, happening)
+    return [] if key is None else [key]
+
+
+def has_line(groups: Mapping[str, Group], key: str) -> bool:
+    """A gift of the same type is no purchase of it; a subscription to it is."""
+    group = groups.get(key)
+    return group is not None and (group.units > 0 or group.subscription)
+
+
+def coupons_of(row: Row, key: str) -> list[Coupon]:
+    """The coupon with this id, or those of the pack with this id."""
+    return [coupon for coupon in row.coupons.values() if key in (coupon.coupon_id, coupon.pack_id)]
+
+
+def is_locked(row: Row, run: Run, otherwise: bool = False) -> bool:
+    """Whether the thing cannot be used now: the coupon, or one of the pack, is locked, by whatever has been seen."""
+    if run.kind not in ("coupon", "pack"):
+        return otherwise
+    return any(coupon.locked_at is not None and usable(coupon) for coupon in coupons_of(row, run.key))
+
+
+def locked_since(row: Row, run: Run) -> int:
+    """From when on the thing could not be used; only what came due after that has been waiting."""
+    locked = [c.locked_at for c in coupons_of(row, run.key) if c.locked_at is not None and usable(c)]
+    return min(locked, default=NEVER)

@@ -1,0 +1,113 @@
+"""What is due goes through the gates in the order (rule, key, step); of those that come through, one goes out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from operator import itemgetter
+
+from msgspec.structs import replace
+
+from app.core import release
+from app.core.guardrails import Candidate, Verdict, arbitration
+from app.core.moment import Moment
+from app.core.row import NEVER, Row, Run, run_key
+from app.core.rules import Rule
+from app.core.runs.keeping import put, swept_among
+from app.core.runs.timing import schedule, worth_until
+from app.core.scope import Scope, coupon_of
+
+_RULE_KEY_STEP = itemgetter(0, 1, 2)
+
+
+def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
+    """Fires what is due at this instant, in the order (rule, key, step)."""
+    waiting: list[tuple[str, str, int, str, Run]] = []
+    at_rest: set[str] = set()
+    for name, runs in row.runs.items():
+        for run in runs:
+            if due_at < run.timer_at < NEVER and not run.ends and not run.held:
+                continue  # its time will come
+            at_rest.add(name)
+            if run.timer_at <= due_at and not run.ends:
+                waiting.append((run.rule, run.key, run.step, name, run))
+    waiting.sort(key=_RULE_KEY_STEP)
+    contenders: list[Candidate] = []
+    for _, _, _, name, run in waiting:
+        row, contender = fire(row, name, run, moment)
+        if contender is not None:
+            contenders.append(contender)
+    return swept_among(_settle(row, contenders, moment), at_rest, moment)
+
+
+def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
+    """The end of an arbitration window: one goes out and carries the coupons of the others, which are dropped."""
+    if not contenders:
+        return row
+    winner, *losers = arbitration.ranked(contenders)
+    if (full := release.turn(winner, moment)) is not None:
+        return _settle(*_not_yet(row, winner, losers, full, moment), moment)
+    coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
+    before = winner.scope.run
+    row, after = release.conclude(replace(winner, scope=replace(winner.scope, row=row)), coupons, moment)
+    row = _concluded(row, winner.rule, before, after, moment)
+    for loser in losers:
+        before = loser.scope.run
+        after = release.object_to(loser, arbitration.lost_to(winner), moment)
+        row = _concluded(row, loser.rule, before, after, moment)
+    return row
+
+
+def _not_yet(
+    row: Row, winner: Candidate, losers: Sequence[Candidate], full: Verdict, moment: Moment
+) -> tuple[Row, Sequence[Candidate]]:
+    """The winner's rule may not send more now: when it waits for its turn, the less important wait with it; when it is
+    dropped, they are contenders still."""
+    after = release.object_to(winner, full, moment)
+    if full.outcome == "dropped":
+        return _concluded(row, winner.rule, winner.scope.run, after, moment), losers
+    row = _concluded(row, winner.rule, winner.scope.run, replace(after, competing=True), moment)
+    for one in losers:
+        after = release.object_to(one, arbitration.waits_for(winner, full.until), moment)
+        row = _concluded(row, one.rule, one.scope.run, replace(after, competing=True), moment)
+    return row, ()
+
+
+def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
+    """One due step: let through the gates, or deferred, or dropped; then the next step is timed. A candidate that
+    comes back has come through, and meets the others of its window."""
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
+    if run.held:
+        return _wait(row, rule, run, moment), None
+    scope = Scope(row, run, moment.catalogue.policy, moment.now)
+    if not run.sequence and any(at(scope) <= run.due_at for at in rule.end_at):
+        moment.tally("runs", "expired", rule.name)
+        return _swap(row, rule, run, replace(run, step=len(rule.steps), timer_at=NEVER), moment), None
+    row, after, contender = release.ask(row, rule, run, moment)
+    if contender is not None:
+        return row, contender
+    return _concluded(row, rule, run, after, moment), None
+
+
+def _wait(row: Row, rule: Rule, run: Run, moment: Moment) -> Row:
+    """What it is about cannot be used now: the timer comes back with its event. A candidate whose record is open waits
+    for it no longer than it is worth sending: then it gets the final one."""
+    if not run.sequence:
+        return _swap(row, rule, run, replace(run, timer_at=NEVER), moment)
+    stale_at = worth_until(rule, run)
+    if moment.now < stale_at:
+        return _swap(row, rule, run, replace(run, timer_at=stale_at, competing=False, slot=0), moment)
+    return _concluded(row, rule, run, release.expire(row, rule, run, moment), moment)
+
+
+def _concluded(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
+    """The row with a run as its gates left it; the next step is timed when this one is done."""
+    if after.sequence == 0:
+        after = schedule(row, rule, replace(after, step=before.step + 1), before.due_at, moment)
+    return _swap(row, rule, before, after, moment)
+
+
+def _swap(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
+    name = run_key(rule.name, before.key)
+    runs = row.runs[name]
+    return put(row, name, [after if run is before else run for run in runs], moment)

@@ -1,0 +1,103 @@
+"""When a step is due: an instant of its own, or so long after the step before.
+
+Late facts and loaded history start no timer in the past: a step that is due there is passed over.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec.structs import replace
+
+from app.core.facts import groups_of
+from app.core.moment import Moment
+from app.core.row import NEVER, Row, Run
+from app.core.rules import Rule
+from app.core.runs.keeping import put
+from app.core.runs.things import line_data, locked_since
+from app.core.scope import Scope
+
+
+def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) -> Run:
+    """The run with its next step timed. Steps due in the past, or before the rule may send, are passed over: late
+    facts and loaded history start no timer in the past."""
+    floor = max(moment.floor, moment.sends_from.get(rule.name, 0))
+    index, due = run.step, previous_due
+    while True:
+        if index == len(rule.steps):
+            if not rule.yearly or due >= NEVER:
+                return replace(run, step=index, due_at=due, timer_at=NEVER, sequence=0)
+            run, index = replace(run, ordinal=run.ordinal + 1), 0
+        due = due_of(row, rule, run, index, due, moment)
+        if rule.steps[index].at_once and _still_fresh(rule, due, moment):
+            return replace(run, step=index, due_at=due, timer_at=due, sequence=0)
+        waits = run.held and moment.sends_from.get(rule.name, 0) <= due and locked_since(row, run) <= due
+        if due >= floor or waits:
+            return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
+        if not run.ends:
+            moment.tally("steps", "passed", rule.name)
+        index += 1
+
+
+def _still_fresh(rule: Rule, due: int, moment: Moment) -> bool:
+    """What fires at once is no timer: an order that is heard of a little late brings its coupon all the same."""
+    return due >= moment.sends_from.get(rule.name, 0) and moment.now - due <= rule.send.expires_after
+
+
+def due_of(row: Row, rule: Rule, run: Run, index: int, previous_due: int, moment: Moment) -> int:
+    """When a step is due: an instant of its own, or counted from the step before."""
+    step = rule.steps[index]
+    scope = Scope(row, run, moment.catalogue.policy, moment.now)
+    if step.at is not None:
+        return step.at(scope)
+    assert step.after is not None
+    return min(previous_due + step.after(scope), NEVER)
+
+
+def worth_until(rule: Rule, run: Run) -> int:
+    return run.due_at + rule.send.expires_after
+
+
+def revive(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    moment.tally("runs", "revived", rule.name)
+    if run.step >= len(rule.steps):
+        return run
+    previous = run.due_at if rule.steps[run.step].at is not None else run.due_at - _after(row, rule, run, moment)
+    return schedule(row, rule, run, previous, moment)
+
+
+def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
+    step = rule.steps[run.step]
+    assert step.after is not None
+    return step.after(Scope(row, run, moment.catalogue.policy, moment.now))
+
+
+def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Row:
+    """An order of the run's was received, or part of it went back: its pending first step is timed anew."""
+    for name, runs in row.runs.items():
+        after = []
+        for run in runs:
+            rule = moment.catalogue.rule_of(run)
+            mine = rule is not None and run.order_id == order_id and rule.retime_on & kinds
+            after.append(_retimed(row, rule, run, moment) if rule is not None and mine else run)
+        if any(new is not old for new, old in zip(after, runs, strict=True)):
+            row = put(row, name, after, moment)
+    return row
+
+
+def _retimed(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    if run.step >= len(rule.steps) or run.sequence:
+        return run
+    run = replace(run, data=_data_now(row, run))
+    if rule.steps[run.step].at is None:
+        return run
+    due = due_of(row, rule, run, run.step, run.entered_at, moment)
+    if due < moment.sends_from.get(rule.name, 0):
+        return schedule(row, rule, run, run.entered_at, moment)
+    return replace(run, due_at=due, timer_at=max(due, moment.floor))
+
+
+def _data_now(row: Row, run: Run) -> dict[str, Any]:
+    order = row.orders.get(run.order_id or "")
+    group = groups_of(order).get(run.key) if order is not None else None
+    return run.data if group is None or run.kind != "product_type" else line_data(group)

@@ -126,7 +126,8 @@ async def _prepare(settings: Settings) -> None:
 
 
 class Pages(Service):
-    """The operators' pages, up as long as the worker is."""
+    """The operators' pages, up as long as the worker is, and before it joins the group: a worker that finds its port
+    taken must not take shards from others on its way out."""
 
     mundane_level = "debug"
 
@@ -135,8 +136,8 @@ class Pages(Service):
         self._settings, self._engine = settings, engine
         self._server: HttpServer | None = None
 
-    async def on_start(self) -> None:
-        """Listen. Raises HttpProblem."""
+    async def listen(self) -> None:
+        """Serve the pages. Raises HttpProblem."""
         host, shards = self._settings.http_host, self._engine.shards
         self._server = HttpServer(host, self._settings.http_port, self._engine.metrics, shards.live, shards.ready)
         port = await self._server.start()
@@ -153,18 +154,24 @@ def build_app(settings: Settings, make: ProcessorFactory | None = None, **option
 
     Raises CatalogueError; the rest is checked when it starts.
     """
-    check: Callable[[], Awaitable[None]]
+    prepare: Callable[[], Awaitable[None]]
     if make is None:
-        make, check = partial(Processor, build_plan(settings)), partial(_prepare, settings)
+        make, prepare = partial(Processor, build_plan(settings)), partial(_prepare, settings)
     else:  # one of its own has its own rules
-        options, check = {"rules": None, **options}, partial(topics.check_topics, settings)
+        options, prepare = {"rules": None, **options}, partial(topics.check_topics, settings)
+
+    async def check() -> None:
+        await prepare()
+        await pages.listen()
+
     engine = Engine(
         build_wiring(settings, make, **options),
         Metrics(),
         check=check,
         logging_config=logs.config(settings.log_level, settings.log_format),
     )
-    engine.service(cast(Any, Pages(settings, engine)))
+    pages = Pages(settings, engine)
+    engine.service(cast(Any, pages))
     return engine
 
 

@@ -44,7 +44,8 @@ class SettingsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """The rules' start policy: what may be sent about history (all of it, nothing due before activation, since T)."""
+    """The rules' start policy, for what was before a rule was switched on: none starts no run, state_only starts runs
+    and sends nothing that was due before, since sends what was due since T, too."""
 
     kind: Literal["none", "state_only", "since"]
     since: int | None = None
@@ -268,7 +269,7 @@ SETTINGS: Final[Sequence[_Setting]] = (
         "CLOCK",
         _choice("wall", "events"),
         "wall",
-        "What moves time on: the wall clock, or the events themselves (replay).",
+        "What moves time on: wall, the clock of the machine, or events, the events themselves (replay).",
     ),
     _Setting(
         "LATENESS",
@@ -284,10 +285,10 @@ SETTINGS: Final[Sequence[_Setting]] = (
         "UNKNOWN_TYPES",
         _choice("ignore", "reject"),
         "ignore",
-        "Event types we don't know: count them, or dead-letter them.",
+        "Event types we don't know: ignore counts them, reject makes dead letters of them.",
     ),
     _Setting("REJECT_CEILING", _whole(1, 1_000_000, 1000), "1000", "So many rejected messages in a row are an alarm."),
-    _Setting("ON_REJECT_CEILING", _choice("alarm", "stop"), "alarm", "Whether the shard then stops, too."),
+    _Setting("ON_REJECT_CEILING", _choice("alarm", "stop"), "alarm", "alarm only says so; stop stops the shard, too."),
     _Setting(
         "STATE_VERSION",
         _whole(1, ROW_VERSION, ROW_VERSION),
@@ -302,7 +303,13 @@ SETTINGS: Final[Sequence[_Setting]] = (
         secret=True,
     ),
     _Setting("RULES", _directory, None, "A directory of rules to publish while none are, instead of the shipped ones."),
-    _Setting("START", _start, None, "none, state-only or since:T; overrides the rules' own start policy."),
+    _Setting(
+        "START",
+        _start,
+        None,
+        "Of what was before a rule was switched on: none starts no run, state-only sends nothing that was due before, "
+        "since:T sends what was due since T. Overrides the rules' own start policy, which is state-only.",
+    ),
     _Setting("DATA_DIR", _data_dir, ".lifecycle", "Where the embedded Kafka and downloaded data live."),
     _Setting("HTTP_HOST", _host, "127.0.0.1", "Where /metrics, /live and /ready listen."),
     _Setting("HTTP_PORT", _whole(0, 65_535, 6066), "6066", "Their port; 0 = any free one."),
@@ -315,9 +322,17 @@ SETTINGS: Final[Sequence[_Setting]] = (
     ),
     _Setting("INSTANCE_ID", _kafka_name(200), None, "A name that a worker keeps over restarts (static membership)."),
     _Setting(
-        "LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "The least severe log line that is written."
+        "LOG_LEVEL",
+        _choice("debug", "info", "warning", "error"),
+        "info",
+        "debug, info, warning or error: the least severe that is written.",
     ),
-    _Setting("LOG_FORMAT", _choice("auto", "json", "text"), "auto", "auto = text on a terminal, JSON lines otherwise."),
+    _Setting(
+        "LOG_FORMAT",
+        _choice("auto", "json", "text"),
+        "auto",
+        "json, text, or auto: text on a terminal, else JSON lines.",
+    ),
     _Setting(
         "KAFKA_SECURITY_PROTOCOL",
         _choice("plaintext", "ssl", "sasl_plaintext", "sasl_ssl"),

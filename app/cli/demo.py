@@ -30,7 +30,7 @@ def command(context: click.Context, households: int, keep: bool) -> None:
     """Start a Kafka and a worker of the demo's own, replay a year of real purchases, show what it triggers.
 
     Uses free ports and a temporary directory, whatever LIFECYCLE_ settings there are, and leaves nothing running.
-    The exit code is 0 when all three rules have fired.
+    The exit code is 0 when replenishment, coupon_unused and winback have all fired.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     screen = Screen(Console(highlight=False, width=None if sys.stdout.isatty() else _PLAIN_WIDTH))

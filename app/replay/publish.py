@@ -108,7 +108,7 @@ class _Publisher:
         self._settings = settings
         self._report = report
         self._partition = partitioner(settings.partitioner, settings.partitions)
-        self._turn: dict[tuple[str, int], list[Any]] = {}
+        self._turn: dict[tuple[str, int], list[tuple[str, Any]]] = {}
         self._pending = 0
         self._on_its_way: asyncio.Task[None] | None = None
         self._timestamp_ms = clock.now() // 1_000
@@ -162,10 +162,13 @@ class _Publisher:
                 self._add(name, partition, None, value)
 
     def _add(self, name: str, partition: int, key: bytes | None, value: bytes | None) -> None:
-        batches = self._turn.setdefault((name, partition), [])
-        if not batches or batches[-1].append(key=key, value=value, timestamp=self._timestamp_ms) is None:
-            batches.append(self._producer.create_batch())  # an empty batch takes any one message
-            batches[-1].append(key=key, value=value, timestamp=self._timestamp_ms)
+        # Under CLOCK=wall a worker applies what it finds: what a user did first must be there first, in whatever topic.
+        # Under CLOCK=events it merges the topics by time, and they may be sent side by side.
+        batches = self._turn.setdefault(("" if self._settings.clock == "wall" else name, partition), [])
+        message = {"key": key, "value": value, "timestamp": self._timestamp_ms}
+        if not batches or batches[-1][0] != name or batches[-1][1].append(**message) is None:
+            batches.append((name, self._producer.create_batch()))  # an empty batch takes any one message
+            batches[-1][1].append(**message)
         self._pending += 1
 
     async def _hand_over(self) -> None:
@@ -183,10 +186,9 @@ class _Publisher:
             await asyncio.wait_for(self._on_its_way, _PATIENCE_S)
             self._on_its_way = None
 
-    async def _send(self, turn: dict[tuple[str, int], list[Any]]) -> None:
-        async def one(name: str, partition: int, batches: list[Any]) -> None:
-            topic = physical(self._settings, name)
-            for batch in batches:
-                await (await self._producer.send_batch(batch, topic, partition=partition))
+    async def _send(self, turn: dict[tuple[str, int], list[tuple[str, Any]]]) -> None:
+        async def one(partition: int, batches: list[tuple[str, Any]]) -> None:
+            for name, batch in batches:
+                await (await self._producer.send_batch(batch, physical(self._settings, name), partition=partition))
 
-        await asyncio.gather(*(one(name, partition, batches) for (name, partition), batches in turn.items()))
+        await asyncio.gather(*(one(partition, batches) for (_, partition), batches in turn.items()))

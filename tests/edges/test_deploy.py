@@ -55,6 +55,12 @@ def test_each_worker_keeps_a_name_and_a_port_of_its_own() -> None:
     assert all(port.startswith("127.0.0.1:") for port in published)
 
 
+def test_the_image_is_built_from_what_its_context_lets_through() -> None:
+    let_through = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().split() if line[0] == "!"}
+    copied = re.findall(r"^COPY (?!--from)(.+) \S+$", CONTAINERFILE, re.MULTILINE)
+    assert {source for line in copied for source in line.split()} == let_through
+
+
 def test_images_are_pinned_and_the_worker_is_nobody_special() -> None:
     bases = re.findall(r"^FROM (\S+)", CONTAINERFILE, re.MULTILINE)
     assert len(set(bases)) == 1

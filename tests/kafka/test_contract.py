@@ -7,6 +7,7 @@ import asyncio
 import random
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,14 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from cloudevents.core.v1.event import CloudEvent
 
+from app import clock
 from app.processor import partition_of
 from app.replay.journey import load_journey
+from app.replay.outgoing import Outgoing
+from app.replay.publish import publish
+from app.rulebook import SHIPPED
 from app.settings import Settings
+from schemas.instant import format_instant
 from schemas.rejects import CODES
 from tests.kafka import replay_twice
 from tests.kafka.conftest import Consumed, ToSend
@@ -170,6 +176,32 @@ async def test_a_replay_gives_the_same_bytes_in_the_same_order_whatever_the_batc
     place = next(place for place, log in ones.records.items() if len(log) > 1)
     turned = ones._replace(records={**ones.records, place: ones.records[place][::-1]})
     assert len(replay_twice.differences(ones, turned)) == 1
+
+
+async def test_what_a_user_does_in_one_second_is_replayed_into_a_live_worker_in_that_order(
+    make_settings: Any, consume_all: Any, start: Start
+) -> None:
+    settings = await make_settings(partitions=1, clock="wall")
+    worker = start(settings, rules=SHIPPED)
+    await until(lambda: "has changed over" in worker.log(), 30, worker.log)  # its rules are switched on
+    users = [f"u-{number}" for number in range(8)]
+    for user in users:  # whoever had bought before registering is not new, and would get no pack
+        now = clock.now()
+        registered = {"type": "UserRegistered", "occurred_at": format_instant(now, UTC)}
+        order = {"order_id": f"o-{user}", "currency": "CNY", "total": "9.00", "lines": []}
+        bought = {"type": "OrderPaid", "occurred_at": format_instant(now + 50_000, UTC), **order}
+        events = [
+            Outgoing(at, topic, user.encode(), orjson.dumps({"event_id": f"{topic}-{user}", "user_id": user, **event}))
+            for at, topic, event in ((now, "logins", registered), (now + 50_000, "orders", bought))
+        ]
+        await publish(events, settings)
+
+    async def welcomed() -> bool:
+        rules = [orjson.loads(record.value)["rule"] for record in await consume_all(settings, "triggers.welcome")]
+        return rules.count("welcome_pack") == len(users)
+
+    await until(welcomed, 30, worker.log)
+    assert worker.stop()[0] == 0
 
 
 async def test_a_plain_cloudevents_reader_understands_a_trigger(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import random
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -368,6 +369,25 @@ async def test_wrong_settings_are_all_told_at_once(make_settings: Any, tmp_path:
     assert "LIFECYCLE_PARTITIONS is 'many'" in worker.log()
     assert "LIFECYCLE_CLOCK is 'sun'" in worker.log()
     assert "Traceback" not in worker.log()
+
+
+async def test_a_worker_that_finds_its_port_taken_ends_without_taking_shards_from_another(
+    make_settings: Any, tmp_path: Path
+) -> None:
+    settings = await make_settings(partitions=2)
+    first = Worker(settings, tmp_path, "first", Worker.REAL).start()
+    try:
+        await first.ready()
+        port = re.search(r"Pages: http://\S+:(\d+)/ready", first.log())
+        assert port is not None
+        second = Worker(settings, tmp_path, "second", Worker.REAL, http_port=port[1]).start()
+        assert await asyncio.to_thread(second.process.wait, 20) == 2
+        assert f"Port {port[1]} on 127.0.0.1 is taken by another program" in second.log()
+        await asyncio.sleep(1.0)
+        assert first.log().count("This worker has the shards") == 1
+        assert first.stop()[0] == 0
+    finally:
+        first.close()
 
 
 def test_faust_finds_the_app_and_serves_none_of_its_own_pages(tmp_path: Path) -> None:

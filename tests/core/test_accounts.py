@@ -321,7 +321,7 @@ def test_transfers_hold_nobody_up_under_the_clock_of_events() -> None:
 
 
 def test_a_history_for_which_there_is_no_room_is_added_without_its_detail(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.processor.MAX_ROW_BYTES", 4_000)
+    monkeypatch.setattr("app.processor.bounds.MAX_ROW_BYTES", 4_000)
     long = line("milk", title="x" * 2_000)
     driver = told(deployment(), *(named(paid(f"o-{who}", "03-01", long), f"e-{who}", who) for who in (A, B)))
     told(driver, named(issued("c-1", "03-01"), "c", A), merged(A, B, "03-03"), named(paid(f"o-{A}", "03-01"), "e", A))

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from app import processor
 from app.core.purchases import paid_orders
 from app.core.row import MAX_ORDERS, MAX_REFUNDS, decode, encode
-from app.processor import MAX_LETTER_BYTES, MAX_ROW_BYTES, META_KEY
+from app.processor import MAX_LETTER_BYTES, MAX_ROW_BYTES, META_KEY, bounds
 from app.rulebook import load
 from schemas import events as ev
 from schemas.events import INPUT_TOPICS
@@ -51,7 +50,7 @@ def test_the_longest_that_can_be_said_of_a_user_fits_a_record_and_nothing_of_it_
 
 
 def test_what_makes_room_hangs_on_no_batch_and_the_newest_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "MAX_ROW_BYTES", 30_000)
+    monkeypatch.setattr(bounds, "MAX_ROW_BYTES", 30_000)
     events = [issued(f"c-{n}", at("03-01") + n * MINUTE, batch="x" * 700, expires_at=None) for n in range(60)]
     found = []
     for limit in (1, 7, 5_000):
@@ -70,7 +69,7 @@ def full(monkeypatch: pytest.MonkeyPatch, **changes: Any) -> Shard:
     """A user whose row is as large as it may be."""
     coupons = [issued(f"c-{n}", at("03-01") + n * MINUTE) for n in range(20)]
     shard = Shard(load(), inputs=INPUT_TOPICS, **changes).run(*coupons).clock("03-02").run()
-    monkeypatch.setattr(processor, "MAX_ROW_BYTES", len(shard.state()[b"u-1"]) + 8)
+    monkeypatch.setattr(bounds, "MAX_ROW_BYTES", len(shard.state()[b"u-1"]) + 8)
     return shard
 
 
@@ -87,7 +86,7 @@ def test_whatever_ends_a_run_or_a_consent_is_taken_by_a_row_that_is_full(monkeyp
     contacts = [t for t in shard.sent(lambda trigger: trigger) if t["action"] == "contact"]
     assert not {contact["channel"] for contact in contacts} & {"push", "in_app"}
     assert not {contact["entry"]["key"] for contact in contacts} & {"c-17", "c-18", "c-19"}
-    assert len(shard.state()[b"u-1"]) <= processor.MAX_ROW_BYTES
+    assert len(shard.state()[b"u-1"]) <= bounds.MAX_ROW_BYTES
 
 
 def test_an_event_that_is_itself_too_large_is_refused_in_words_and_is_no_sign_of_a_broken_sender(

@@ -12,12 +12,10 @@ import orjson
 import pytest
 from aiokafka.partitioner import DefaultPartitioner
 
-from app import processor
 from app.backtest.driver import Driver
 from app.core import engine, row
 from app.core.row import NewerRow
 from app.processor import (
-    IDLE_NOTE,
     META_KEY,
     Fingerprint,
     InvariantBroken,
@@ -26,6 +24,8 @@ from app.processor import (
     partition_of,
     quarantine_key,
 )
+from app.processor.inputs import BUFFER
+from app.processor.shard import IDLE_NOTE
 from schemas import events as ev
 from schemas.codec import DecodeOptions
 from tests.core.shard import ECHO, Shard, named
@@ -632,8 +632,8 @@ def test_a_shard_that_is_opened_anew_after_every_batch_gives_the_same(
 
 
 def test_rows_that_are_not_kept_decoded_give_the_same(undisturbed: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "HOT_ROWS", 1)
-    monkeypatch.setattr(processor, "STALE_TIMERS", 0)
+    monkeypatch.setattr("app.processor.shard.HOT_ROWS", 1)
+    monkeypatch.setattr("app.processor.shard.STALE_TIMERS", 0)
     cut = played(10, 10)
     assert cut.outputs == undisturbed.outputs
     assert len(cut.processor._hot) <= 2
@@ -664,7 +664,7 @@ def test_an_input_says_how_much_room_it_has() -> None:
     shard = Shard()
     before = shard.processor.room("orders")
     shard.write(*[order("03-01", f"{n}") for n in range(5)]).fetch()
-    assert before == processor.BUFFER
+    assert before == BUFFER
     assert shard.processor.room("orders") == before - 5
     assert shard.processor.room("logins") == before
 

@@ -10,9 +10,9 @@ import sys
 
 import msgspec
 
-from app import processor
 from app.core import row
 from app.main import run_worker
+from app.processor import state
 
 OLD = 1
 
@@ -25,5 +25,5 @@ def _encode(value: row.Row, version: int) -> bytes:
 
 if __name__ == "__main__":
     row.ROW_VERSION = OLD
-    processor.encode = _encode
+    state.encode = _encode
     sys.exit(run_worker())

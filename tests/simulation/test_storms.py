@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from app import processor
 from tests.simulation import storms
 
 #: Of a row: what a user may come to who does everything all the time. Nothing here is at its longest.
@@ -32,6 +31,6 @@ def test_timers_due_at_one_instant_are_worked_off_in_bounded_batches_while_event
 
 
 def test_without_turns_events_would_wait_for_the_whole_storm(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor, "STORM", 1_000_000)
+    monkeypatch.setattr("app.processor.shard.STORM", 1_000_000)
     with pytest.raises(AssertionError):
         storms.timers(3_000, 40)

@@ -218,6 +218,11 @@ async def _switch(
             if by_file:
                 raise Refused(" ".join(by_file))
             click.echo(f"Nothing differs from number {before.number}; nothing was published.")
+            for coming in to_come(alone.published, at):
+                since = format_instant(coming.since, UTC)
+                click.echo(
+                    f"Number {coming.number} is still to come, at {since}: `lifecycle rules publish` replaces it."
+                )
             return
         later = [
             switched(p)._replace(number=new.number + place, published_at=now)

@@ -70,11 +70,11 @@ def run(
         last = max(last, event.occurred_at)
         count += event.input != EVERY_INPUT
     teller = _Teller(driver, catalogue)
-    driver.announce(last + 1)
-    teller.work()
     end = max(until or last + after, last)
-    driver.announce(end + 1)
-    teller.work()
+    for reached in (last, end):
+        if reached:  # else none of the events could be given a time
+            driver.announce(reached + 1)
+        teller.work()
     rows = {user: driver.row(user) for user in teller.timelines}
     to_come = {user: runs for user, row in rows.items() if row and (runs := timeline.alive(row))}
     return Trial(

@@ -112,10 +112,10 @@ class EventFile:
             found = None
         event: dict[str, Any] = found if isinstance(found, dict) else {}
         name = self._input_of(event)
+        if name is None and not event:
+            raise ValueError("It is not a JSON object: write each event on one line. With --topic it is sent as it is.")
         if name is None:
-            what = (
-                f"Its type {str(event.get('type'))[:60]!r} is not one of ours" if event else "It is not a JSON object"
-            )
+            what = f"Its type {str(event.get('type'))[:60]!r} is not one of ours"
             raise ValueError(f'{what}: name its topic with --topic, or in the line as "topic".')
         raw = event.get("occurred_at", event.get("timestamp"))
         try:

@@ -26,7 +26,7 @@ class Desk:
 
     def say(self, *arguments: str, refused: bool = False) -> str:
         self.seconds += 1
-        if self.log and arguments[0] != "published" and "--number" not in arguments:
+        if self.log and arguments[0] != "published" and not {"--number", "--effective-at"} & {*arguments}:
             arguments = (*arguments, "--effective-at", f"2026-03-01T00:00:{self.seconds:02}Z")
         told = CliRunner().invoke(cli, ["rules", *arguments])
         assert told.exit_code == (2 if refused else 0), told.output
@@ -80,6 +80,13 @@ def test_a_rule_that_is_resumed_out_of_a_pause_of_all_leaves_the_others_paused(d
     assert desk.paused == {"nudge": "expire"}
     desk.say("resume", "--all")
     assert desk.paused == {}
+
+
+def test_who_resumes_what_is_not_paused_yet_is_told_what_is_to_come(desk: Desk) -> None:
+    desk.say("pause", "nudge", "--effective-at", "2026-03-02T00:00:00Z")
+    told = desk.say("resume", "nudge")
+    assert "Nothing differs from number 1; nothing was published." in told
+    assert "Number 2 is still to come, at 2026-03-02T00:00:00" in told
 
 
 def test_who_resumes_what_its_own_file_pauses_is_told_where(desk: Desk) -> None:

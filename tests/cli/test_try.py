@@ -109,6 +109,15 @@ def test_lines_that_are_no_events_are_named_and_what_is_not_usable_has_its_reaso
     assert "not usable (bad_value, value): `value`" in result.stdout
 
 
+def test_a_file_without_an_event_is_not_about_the_time(where: Path, tmp_path: Path) -> None:
+    file = tmp_path / "e.jsonl"
+    file.write_text('{"event_id": "e-1",\n "type": "CouponIssued"}\n')
+    result = run("rules", "try", "nudge", file, "--dir", where)
+    assert f"{file}, line 1: left out. It is not a JSON object: write each event on one line." in result.stderr
+    assert "bad_time" not in result.stdout
+    assert "nudge: 0 events of 0 users" in result.stdout
+
+
 def test_text_of_others_cannot_write_to_the_terminal(where: Path, tmp_path: Path) -> None:
     file = file_of(tmp_path / "e.jsonl", coupon("u-1", "c-\x1b[31m", "2026-03-01T08:15:30+08:00"))
     out = run("rules", "try", "nudge", file, "--dir", where).stdout

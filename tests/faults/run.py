@@ -171,6 +171,8 @@ async def run_all(chosen: Sequence[Fault], long: bool, seed: int) -> list[Line]:
     try:
         print(f"{_commit()}, seed {seed}, logs below {ground.directory}\n\n{HEAD}", flush=True)
         for fault in chosen:
+            if fault.act.__module__ == brokers.__name__:  # a broker that starts again loads all that earlier runs left
+                ground.end()
             line = await run(ground, fault, fault.long if long else fault.short, seed)
             lines.append(line)
             print(shown(line), flush=True)

@@ -53,7 +53,7 @@ async def late_start(stage: Stage, size: int) -> Verdict:
     await stage.all_applied()
     await asyncio.sleep(12)  # looks at the clock go on: what is due, and what should not be, comes now
     await stage.stop()
-    stage.load.events = len(filler) + plot.count
+    stage.load.events = plot.count
     return plot.verdict(await outcome.left_by(stage.settings), started)
 
 

@@ -75,6 +75,12 @@ class Refused(NamedTuple):
     field: str = ""
 
 
+def happening_of(event: ev.Event) -> Happening:
+    """The event itself as something that rules listen to."""
+    order_id, coupon_id = getattr(event, "order_id", None), getattr(event, "coupon_id", None)
+    return Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, order_id, coupon_id)
+
+
 def lines_of(lines: tuple[ev.Line, ...]) -> tuple[OrderLine, ...]:
     """The lines of an event as the row keeps them."""
     return tuple(

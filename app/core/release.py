@@ -23,7 +23,7 @@ from schemas.triggers import Decision, Entry, Evidence, Offer, Retraction, Trigg
 if TYPE_CHECKING:
     from zoneinfo import ZoneInfo
 
-    from app.core.facts import Happening
+    from app.core.happenings import Happening
 
 #: A candidate has exactly one final record. A deferral comes before it, a retraction after a fired one.
 NOT_FINAL = frozenset({"deferred", "retracted"})

@@ -9,8 +9,8 @@ from itertools import permutations
 import msgspec
 import pytest
 
-from app.core import facts, purchases, row
-from app.core.facts import Facts, Refused
+from app.core import facts, ids, purchases, row
+from app.core.facts import Facts, Refused, summaries
 from app.core.row import Row, Sent
 from app.core.scope import usable
 from schemas import events as ev
@@ -454,14 +454,14 @@ def test_a_coupon_that_was_summarised_changes_nothing_any_more() -> None:
 def test_what_was_forgotten_is_itself_bounded() -> None:
     current = Row("u-1")
     for number in range(facts.MAX_FORGOTTEN + 10):
-        facts._forget(current, "order", f"o-{number}")
+        summaries.forget(current, "order", f"o-{number}")
     assert len(current.forgotten) == facts.MAX_FORGOTTEN * 8
     assert not facts.is_forgotten(current, "order", "o-9")
     assert facts.is_forgotten(current, "order", "o-10")
 
 
 def test_a_hash_found_across_the_border_of_two_hashes_is_not_a_memory() -> None:
-    wanted = facts.ids.event_hash("order:o-1")
+    wanted = ids.event_hash("order:o-1")
     current = Row("u-1", forgotten=b"xxxx" + wanted + b"yyyy")
     assert not facts.is_forgotten(current, "order", "o-1")
     current = Row("u-1", forgotten=current.forgotten + wanted)

@@ -15,14 +15,20 @@ from typing import Any
 
 from cel_expr_python import cel
 
-from app.core import fast_conditions
+from app.core import fast_conditions, slips
 from app.core.row import NEVER
 from app.core.scope import VARIABLES, Scope
 from schemas.nearest import nearest
 
 _UNITS = {"d": 86_400_000_000, "h": 3_600_000_000, "min": 60_000_000, "s": 1_000_000}
 _LITERAL = re.compile(r"(?<![\w.])(\d+)(d|h|min|s)\b")
+_DURATION = re.compile(r"\s*(\d+)(d|h|min|s)\s*")
+_CALL = re.compile(r"\b(duration|timestamp)\(\s*(?:'([^']*)'|\"([^\"]*)\")\s*\)")
 _NAME = re.compile(r"\b[a-z_]+(?:\.[a-z_]+)*\b")
+_EXAMPLES = {
+    "duration": "a duration, such as 7d, 36h, 15min or 30s, or a sum of them",
+    "instant": "an instant, such as entered_at + 7d or user.last_order_at",
+}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 _CEL_TYPES = {
@@ -55,11 +61,11 @@ def unknown_name(name: str, key: str) -> str:
 
 def duration(text: str) -> int:
     """'7d', '36h', '15min', '30s' -> microseconds. Raises ExpressionError."""
-    match = re.fullmatch(r"\s*(\d+)(d|h|min|s)\s*", text)
+    match = _DURATION.fullmatch(text)
     if not match:
-        raise ExpressionError(
-            f"'{text}' is not a duration: write a whole number and a unit, such as 7d, 36h, 15min or 30s."
-        )
+        mended = slips.timing(text)
+        how = mended if _DURATION.fullmatch(mended) else "a whole number and a unit, such as 7d, 36h, 15min or 30s"
+        raise ExpressionError(f"'{text}' is not a duration: write {how}.")
     return int(match[1]) * _UNITS[match[2]]
 
 
@@ -82,7 +88,9 @@ def condition(text: str, key: str) -> Callable[[Scope], bool]:
     except Exception as error:
         raise ExpressionError(_cel_problem(text, key, str(error))) from error
     if expression.return_type() != cel.Type.BOOL:
-        raise ExpressionError(f"'{text}' is {expression.return_type().name().lower()}, not true or false.")
+        kind = _what(expression.return_type().name())
+        raise ExpressionError(f"'{text}' is {kind}, not true or false: compare it with something.")
+    _check_literals(text)
     quick = fast_conditions.translate(text)
     if quick is not None:
         return quick
@@ -99,20 +107,51 @@ def condition(text: str, key: str) -> Callable[[Scope], bool]:
     return holds
 
 
+def _check_literals(text: str) -> None:
+    """A duration or an instant that CEL cannot read is no error of its compiler: the condition would never hold."""
+    for found in _CALL.finditer(text):
+        if cel.NewEnv(variables={}).compile(found[0]).eval(data={}).type() != cel.Type.ERROR:
+            continue
+        if found[1] == "duration":
+            meant = slips.duration_of_a_condition(found[2] or found[3] or "")
+            how = meant or "hours, minutes or seconds, such as duration('72h'), '15m' or '30s'"
+        else:
+            how = "day, time and offset, such as timestamp('2026-03-01T08:00:00+08:00')"
+        raise ExpressionError(f"In '{text}': {found[0]} cannot be read; write {how}.")
+
+
 def _cel_problem(text: str, key: str, message: str) -> str:
+    habit = slips.condition(text)
+    if habit:
+        return f"'{text}' is not a condition: {habit}."
     undeclared = re.search(r"undeclared reference to '([^']+)'", message)
     if undeclared:
         head = undeclared[1]
         mentioned = [n for n in _NAME.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", text)) if n.split(".")[0] == head]
         name = next((n for n in mentioned if n not in names_for(key)), head)
+        if re.fullmatch(r"\w+", name) and re.search(rf"(?:[!=]=\s*|\bin\s*\[[^\]]*){name}(?!\()", text):
+            return f"In '{text}': There is no '{name}'. A text stands in quotes: '{name}'."
         return f"In '{text}': {unknown_name(name, key)}"
-    unlike = re.search(r"no matching overload for '_(\S+)_' applied to '\(([\w.]+), ([\w.]+)\)'", message)
+    return f"'{text}' is not a condition: {_why(message)}."
+
+
+def _why(message: str) -> str:
+    """What CEL's compiler complains of, without the words of its parser."""
+    unlike = re.search(r"no matching overload for '(\S+)' applied to '\(([^)]*)", message)
     if unlike:
-        sign, left, right = unlike.groups()
-        return f"'{text}' is not a condition: {_what(left)} and {_what(right)} cannot be put together by {sign}."
+        sign, kinds = unlike[1].strip("_@"), [_what(kind) for kind in unlike[2].split(", ")]
+        if len(kinds) > 1 and unlike[1].startswith(("_", "@")):
+            return f"{' and '.join(kinds[:2])} cannot be put together by {sign}"
+        return f"{sign} cannot be used on {' and '.join(kinds)}"
+    if "select operation" in message:
+        return "what stands before a . has no parts"
+    if "<EOF>'" in message:
+        return "something is missing at its end"
+    stray = re.search(r"(?:input|recognition error at:) '(.+?)'(?: expecting|$|\s\|)", message, re.M)
+    if stray:
+        return f"{stray[1].strip()} cannot stand where it stands"
     first = next((line for line in message.splitlines() if "ERROR" in line), message.splitlines()[0])
-    why = re.sub(r"^.*<input>:\d+:\d+: | expecting .*$| \|.*$", "", first)
-    return f"'{text}' is not a condition: {why.strip()}"
+    return re.sub(r"^.*<input>:\d+:\d+: | \[INVALID_ARGUMENT\]$", "", first).strip()
 
 
 def _what(kind: str) -> str:
@@ -123,10 +162,10 @@ def _what(kind: str) -> str:
         "bool": "yes or no",
         "double": "a decimal number (write a whole one)",
         "duration": "a duration (written duration('72h'))",
-        "timestamp": "an instant",
+        "timestamp": "an instant (written timestamp('2026-03-01T08:00:00+08:00'))",
     }
     name = kind.rpartition(".")[2].lower()
-    return kinds.get(name, name)
+    return "a list" if name.startswith("list") else kinds.get(name, name)
 
 
 class _Timing(ast.NodeVisitor):
@@ -149,6 +188,8 @@ class _Timing(ast.NodeVisitor):
             return self.call(node.func.id, [self.compile(arg) for arg in node.args])
         if isinstance(node, ast.BinOp):
             return self.operation(node.op, self.compile(node.left), self.compile(node.right))
+        if isinstance(node, ast.UnaryOp):
+            raise self.fail("nothing has a sign of its own here; write what it is before, as in user.birthday - 3d.")
         raise self.fail("use names, durations such as 7d, + - * /, min and max.")
 
     def name(self, name: str) -> tuple[str, Callable[[Scope], int]]:
@@ -190,15 +231,35 @@ class _Timing(ast.NodeVisitor):
 
 def timing(text: str, key: str, wanted: str) -> Callable[[Scope], int]:
     """A compiled timing that gives an 'instant' or a 'duration' in microseconds. Raises ExpressionError."""
-    prepared = _LITERAL.sub(r"_t\1\2", str(text))
-    compiler = _Timing(str(text), key)
+    try:
+        return _timing(str(text), key, wanted)
+    except ExpressionError:
+        mended = slips.timing(str(text))
+        if mended == text or not _is_timing(mended, key, wanted):
+            raise
+    raise ExpressionError(f"'{text}' is not a timing: write {mended}.")
+
+
+def _is_timing(text: str, key: str, wanted: str) -> bool:
+    try:
+        _timing(text, key, wanted)
+    except ExpressionError:
+        return False
+    return True
+
+
+def _timing(text: str, key: str, wanted: str) -> Callable[[Scope], int]:
+    prepared = _LITERAL.sub(r"_t\1\2", text)
+    compiler = _Timing(text, key)
     try:
         tree = ast.parse(prepared.strip(), mode="eval")
     except (SyntaxError, ValueError) as error:
-        raise compiler.fail("it cannot be read.") from error
+        raise compiler.fail(f"write {_EXAMPLES[wanted]}.") from error
     kind, read = compiler.compile(tree.body)
+    if kind == "number" and wanted == "duration":
+        raise compiler.fail("a number has a unit here, such as 7d, 36h, 15min or 30s.")
     if kind != wanted:
-        raise compiler.fail(f"it is {_a(kind)}, and {_a(wanted)} is needed here.")
+        raise compiler.fail(f"it is {_a(kind)}, and {_a(wanted)} is needed here: write {_EXAMPLES[wanted]}.")
     return read
 
 

@@ -59,7 +59,7 @@ quiet_hours:
         "shop.yaml:6: '25:00' is no time of day. Write it in quotes, such as \"21:00\".",
         "shop.yaml:7: 'soon' is not a duration: write a whole number and a unit, such as 7d, 36h, 15min or 30s.",
         "shop.yaml:9: 'owl' is no channel. Known: chat_card, email, in_app, page, push, sms, wechat_service.",
-        "shop.yaml:3: '3 days' is not a duration: write a whole number and a unit, such as 7d, 36h, 15min or 30s.",
+        "shop.yaml:3: '3 days' is not a duration: write 3d.",
         f"intervals.yaml:2: The interval of 'diapers' is '-1': {days}",
         f"intervals.yaml:3: The interval of 'wipes' is 'many': {days}",
         f"intervals.yaml:4: The interval of 'soap' is 'True': {days}",

@@ -63,14 +63,22 @@ def check(context: click.Context, directory: Path | None) -> None:
         count = len(error.problems)
         click.echo(f"{counted(count, 'mistake')}. Nothing of this catalogue would be used.", err=True)
         context.exit(1)
+    finally:
+        remark(where)
     click.echo(f"{counted(len(catalogue.rules), 'rule')}, no mistakes ({where}).")
+
+
+def remark(where: Path) -> None:
+    """Say beside the answer what is no mistake of a catalogue, but may not be meant."""
+    for line in rulebook.remarks(where) if where.is_dir() else ():
+        click.echo(line, err=True)
 
 
 def explained(where: Path, problem: Problem) -> list[str]:
     """A mistake as an editor can jump to it, with the line that it is in."""
     head = f"{where / problem.file}:{problem.line}: {problem.text}"
     try:
-        text = (where / problem.file).read_text(encoding="utf-8").splitlines()[problem.line - 1].strip()
+        text = (where / problem.file).read_text(encoding="utf-8").splitlines()[problem.line - 1].strip("\ufeff \t")
     except (OSError, ValueError, IndexError):
         return [head]
     return [head, f"    {timeline.printable(text)}"] if text else [head]
@@ -81,7 +89,9 @@ def explained(where: Path, problem: Problem) -> list[str]:
 @click.option("--markdown", is_flag=True, help="As a Markdown table, such as the one in the README.")
 def list_(directory: Path | None, markdown: bool) -> None:
     """A table of the rules: what they do, what they wait for, when they act, what ends them."""
-    files = _files(_where(directory))[1]
+    where = _where(directory)
+    files = _files(where)[1]
+    remark(where)
     if markdown:
         click.echo(words.markdown([words.overview(files[name]) for name in sorted(files)]))
         return
@@ -244,12 +254,12 @@ def _where(directory: Path | None) -> Path:
 def _files(where: Path) -> tuple[Catalogue, dict[str, Mapping[str, Any]]]:
     """The checked catalogue, and each rule as its file has it."""
     try:
-        catalogue = rulebook.load(where)
+        texts, catalogue = rulebook.checked(where)
     except CatalogueError as error:
         raise click.ClickException(f"{error}\nSee also: lifecycle rules check {where}") from error
     files: dict[str, Mapping[str, Any]] = {}
-    for path in sorted(where.glob("*.yaml")):
-        data, _ = located(path.read_text(encoding="utf-8"), path.name, [])
+    for name, text in texts.items():
+        data, _ = located(text, name, [])
         if data.get("rule") in catalogue.rules:
             files[str(data["rule"])] = data
     return catalogue, files

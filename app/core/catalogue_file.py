@@ -40,6 +40,8 @@ _SEND = {
 _GOAL = {"on", "within"}
 _IN_HAND = "use of a coupon in hand"
 
+_NAME = re.compile("[a-z][a-z0-9_]*")
+
 T = TypeVar("T")
 
 
@@ -47,17 +49,32 @@ def read(texts: Mapping[str, str], policy: Policy) -> Catalogue:
     """The catalogue of these files ({name: YAML text}, one rule a file). Raises CatalogueError."""
     problems: list[Problem] = []
     rules: dict[str, Rule] = {}
+    files: dict[str, str] = {}
     for name in sorted(texts):
         reader = _Reader(name, texts[name], policy, problems)
         rule = reader.rule()
         if rule is None:
             continue
         if rule.name in rules:
-            reader.fail(("rule",), f"There is another rule called '{rule.name}'. Give one of them another name.")
-        rules[rule.name] = rule
+            also = f"There is a rule called '{rule.name}' in {files[rule.name]} too."
+            reader.fail(("rule",), f"{also} Give one of them another name.")
+        rules[rule.name], files[rule.name] = rule, name
     if problems:
         raise CatalogueError(problems)
     return index(rules, policy)
+
+
+def misnamed(texts: Mapping[str, str]) -> list[Problem]:
+    """The files that are not called as their rule is: a person looks for a rule by its name."""
+    problems = []
+    for file, text in sorted(texts.items()):
+        data, lines = located(text, file, [])
+        name = data.get("rule")
+        if isinstance(name, str) and _NAME.fullmatch(name) and file != f"{name}.yaml":
+            other = f", or write rule: {stem}" if _NAME.fullmatch(stem := file.removesuffix(".yaml")) else ""
+            why = f"The rule of this file is called '{name}': rename the file to {name}.yaml{other}."
+            problems.append(Problem(file, lines["rule",], why))
+    return problems
 
 
 class _Reader:
@@ -194,7 +211,7 @@ class _Reader:
 
     def name(self) -> str:
         name = str(self.data.get("rule", "a_rule"))
-        if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        if not _NAME.fullmatch(name):
             self.fail(("rule",), f"'{name}' is no name: write small letters, digits and _, such as coupon_unused.")
         return name
 

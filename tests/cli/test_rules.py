@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app import rulebook
-from app.core.problems import located
+from app.core.problems import CatalogueError, located
 from app.explain import rule as explained
 from tests.cli.shop import NUDGE, THANKS, run, shop, words
 
@@ -62,6 +62,68 @@ def test_check_survives_a_directory_that_is_not_there(tmp_path: Path) -> None:
     result = run("rules", "check", tmp_path / "nowhere")
     assert result.exit_code == 1
     assert "There is no such directory" in result.stdout
+
+
+def test_check_names_files_that_would_be_missed_or_not_found(where: Path) -> None:
+    (where / "more.yml").write_text(THANKS.replace("rule: thanks", "rule: more"))
+    (where / "Nudge.YAML").write_text(NUDGE)
+    (where / "nudge.yaml.txt").write_text(NUDGE)
+    (where / "thanks.yaml").rename(where / "thank_you.yaml")
+    (where / ".hidden.yml").write_text("")
+    result = run("rules", "check", where)
+    assert result.exit_code == 1
+    called = "The rule of this file is called 'thanks'"
+    only = "Only files ending in .yaml are read: rename it to"
+    heads = [line.removeprefix(f"{where}/") for line in result.stdout.splitlines() if line[0] != " "]
+    assert heads == [
+        f"thank_you.yaml:1: {called}: rename the file to thanks.yaml, or write rule: thank_you.",
+        f"Nudge.YAML:1: {only} Nudge.yaml.",
+        f"more.yml:1: {only} more.yaml.",
+        f"nudge.yaml.txt:1: {only} nudge.yaml (there is one already: keep one of them).",
+    ]
+    with pytest.raises(CatalogueError, match=r"more\.yml"):
+        rulebook.load(where)
+
+
+def test_a_directory_whose_only_rule_is_called_otherwise_is_said_to_have_none(tmp_path: Path) -> None:
+    (tmp_path / "nudge.yml").write_text(NUDGE)
+    said = run("rules", "check", tmp_path).stdout
+    assert "There is no rule in it: rules are files ending in .yaml." in said
+    assert "nudge.yml:1: Only files ending in .yaml are read: rename it to nudge.yaml." in said
+
+
+def test_a_file_that_is_no_text_is_a_mistake_beside_the_others(where: Path) -> None:
+    (where / "nudge.yaml").write_bytes(NUDGE.encode().replace(b"a nudge", b"ein sch\xf6ner Hinweis"))
+    (where / "thanks.yaml").write_text(THANKS.replace("family: order", "family: ordr"))
+    (where / "broken.yaml").mkdir()
+    said = run("rules", "check", where).stdout
+    assert f"{where}/nudge.yaml:4: This is not UTF-8: save the file in that encoding." in said
+    assert f"{where}/thanks.yaml:3: 'ordr' is no family." in said
+    assert "2 mistakes" in run("rules", "check", where).stderr
+
+
+def test_what_is_no_mistake_but_may_not_be_meant_is_said_beside_the_answer(where: Path) -> None:
+    (where / "shop.yaml").unlink()
+    (where / "nudge.yaml").write_text(NUDGE.replace("bigger", "winback_large"))
+    (where / "old").mkdir()
+    (where / "old" / "nudge.yaml").write_text(NUDGE)
+    (where / "nudge.yaml~").write_text(NUDGE)
+    (where / "notes.txt").write_text("No rules: here.\n")
+    shipped = f"what is shipped holds instead. To change it, copy it from {rulebook.SHIPPED}."
+    for command in ("check", "list"):
+        result = run("rules", command, where)
+        assert result.exit_code == 0
+        assert result.stderr.splitlines() == [
+            f"There is no shop.yaml and no intervals.yaml in {where}: {shipped}",
+            f"Not read: nudge.yaml~, old/nudge.yaml. Rules are the files of {where} itself in .yaml.",
+        ]
+    assert run("rules", "check").stderr == ""
+
+
+def test_a_policy_file_that_is_empty_is_the_directorys_own(where: Path) -> None:
+    (where / "intervals.yaml").write_text("")
+    assert rulebook.load(where).policy.intervals == {}
+    assert run("rules", "check", where).stderr == ""
 
 
 # -- list

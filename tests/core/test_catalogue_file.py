@@ -143,7 +143,17 @@ def test_all_mistakes_of_all_files_are_reported_at_once() -> None:
 
 def test_two_rules_of_one_name_are_refused() -> None:
     assert problems(rule_text(), rule_text()) == [
-        "1.yaml:1: There is another rule called 'a_rule'. Give one of them another name."
+        "1.yaml:1: There is a rule called 'a_rule' in 0.yaml too. Give one of them another name."
+    ]
+
+
+def test_a_file_is_called_as_its_rule() -> None:
+    files = {"a_rule.yaml": rule_text(), "b_rule.yaml": rule_text(), "2 b.yaml": f"\n{rule_text()}"}
+    others = {"broken.yaml": "rule: [", "none.yaml": "", "wrong.yaml": rule_text(rule="A Rule")}
+    called = "The rule of this file is called 'a_rule': rename the file to a_rule.yaml"
+    assert [str(problem) for problem in catalogue_file.misnamed(files | others)] == [
+        f"2 b.yaml:2: {called}.",
+        f"b_rule.yaml:1: {called}, or write rule: b_rule.",
     ]
 
 

@@ -46,6 +46,7 @@ class Metrics:
             "gates": self.gates,
             "late": self.late_events,
             "duplicates": self.duplicates,
+            "refused_entries": self.refused_entries,
             "runs": self.runs,
             "steps": self.steps,
             "stages": self.stages,
@@ -78,7 +79,11 @@ class Metrics:
         self.duplicates = self._counter("duplicate_events", "Events seen before, by type.", "type")
         # counter, runs: of a rule, by what happened: entered, ended, expired, exited, taken_back, revived.
         self.runs = self._counter("runs", "Runs of rules, by what happened and rule.", "what", "rule")
-        # counter, steps: of runs that never became candidates, by why: passed = due before the rule may send.
+        # counter, entries: refused by re-entry (asked before the rule's own condition) or the start policy, by rule.
+        self.refused_entries = self._counter(
+            "refused_entries", "Entries that re-entry or the start policy refused, by rule.", "gate", "rule"
+        )
+        # counter, steps: of runs, passed over: before_start = due before the rule may send, passed = when it was past.
         self.steps = self._counter("steps", "Steps of runs that were passed over, by rule.", "what", "rule")
         # counter, moves: of users into a life stage.
         self.stages = self._counter("stages", "Moves of users between life stages, by the stage entered.", "to")

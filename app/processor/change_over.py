@@ -5,7 +5,7 @@ fired, and runs that it ends or begins anew are looked after before anything els
 from __future__ import annotations
 
 from app.core import engine
-from app.core.guardrails import rate
+from app.core.guardrails import rate, start
 from app.core.row import decode, run_key
 from app.core.rules import Catalogue
 from app.processor.meta import BEGINNING, EVERY_RULE
@@ -48,11 +48,10 @@ class ChangeOver(Timers):
                 self._meta.active_since[name] = now
                 self._meta_dirty = True
             active = self._meta.active_since[name]
-            start = self.plan.start or rule.start or "state-only"
-            since = int(start.removeprefix("since:")) if start.startswith("since:") else active
-            sends[name] = since
-            if start == "none":
-                self._enters_from[name] = active
+            policy = self.plan.start or rule.start or start.DEFAULT
+            sends[name] = start.sends_from(policy, active)
+            if (enters := start.enters_from(policy, active)) is not None:
+                self._enters_from[name] = enters
         self._sends_from = sends
         self._share_rates()
 

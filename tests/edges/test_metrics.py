@@ -32,6 +32,7 @@ def test_a_batchs_counts_land_in_the_counters_of_their_names() -> None:
         ("duplicates", "OrderPaid"): 7,
         ("runs", "ended", "winback"): 8,
         ("steps", "passed", "winback"): 9,
+        ("refused_entries", "reentry", "winback"): 10,
     }
     metrics.count(Counter(counts))
     metrics.count(Counter({("events", "OrderPaid"): 1}))
@@ -44,6 +45,7 @@ def test_a_batchs_counts_land_in_the_counters_of_their_names() -> None:
     assert value(metrics, "lifecycle_duplicate_events_total", type="OrderPaid") == 7
     assert value(metrics, "lifecycle_runs_total", what="ended", rule="winback") == 8
     assert value(metrics, "lifecycle_steps_total", what="passed", rule="winback") == 9
+    assert value(metrics, "lifecycle_refused_entries_total", gate="reentry", rule="winback") == 10
     assert value(metrics, "lifecycle_unnamed_counts_total") == 0
 
 

@@ -1,6 +1,7 @@
-"""The gates between a due step and a message. One file a gate, each with its law; the order is product.md's.
+"""The gates between an event and a message. One file a gate, each with its law; the order is product.md's.
 
-A gate is asked at the moment of release, and again after every deferral, in order; the first that objects decides.
+At entry re-entry and the start policy are asked (`runs.entries`): whom they refuse is no candidate, and is counted. The
+others are asked at the moment of release, and again after every deferral, in order; the first that objects decides.
 Arbitration and holdout follow when these have let a candidate through (`release`).
 """
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from app.core.guardrails import reentry, start
 from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.row import MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
@@ -26,22 +27,22 @@ def let_in(
     row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
 ) -> Row:
     name = run_key(rule.name, key)
-    if rule.key != "pack" and not _may_enter(row, rule, name) and not _comes_before(row, name, happening):
-        return row
+    if rule.key != "pack" and not reentry.allows(row, rule, name) and not reentry.comes_before(row, name, happening):
+        return _refused(row, rule, name, moment)
     draft = _draft(row, rule, enter, key, data, happening, moment)
     if draft is None:
         return row
     if rule.key == "pack":
         if name in row.runs:
             row = _joined(row, rule, draft, row.coupons.get(happening.coupon_id or "", NO_COUPON), moment)
-        if not _may_enter(row, rule, name):
-            return row
+        if not reentry.allows(row, rule, name):
+            return _refused(row, rule, name, moment)
     ends, held = seen_ends(row, rule, draft, moment), rule.holds is not None and is_locked(row, draft)
     if ends or held:
         draft = replace(draft, ends=ends, held=held)
-    before = _makes_room(row, rule, draft, row.runs.get(name, ()), moment)
+    before = reentry.makes_room(row, rule, draft, row.runs.get(name, ()), moment.catalogue)
     if before is None:
-        return row
+        return _refused(row, rule, name, moment)
     moment.tally("runs", "entered", rule.name)
     if draft.ends:  # its steps are timed when it comes back, by what is known then
         moment.tally("runs", "ended", rule.name)
@@ -55,6 +56,14 @@ def let_in(
     row = put(row, name, (*before, run), moment)
     if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.timer_at < NEVER:
         row, _ = fire(row, name, run, moment)
+    return row
+
+
+def _refused(row: Row, rule: Rule, name: str, moment: Moment) -> Row:
+    """Re-entry's objection: no candidate comes of it, so no record; it is counted. A coupon that has joined
+    the run of its pack was not refused."""
+    if rule.key != "pack" or name not in row.runs:
+        moment.tally("refused_entries", "reentry", rule.name)
     return row
 
 
@@ -80,7 +89,8 @@ def _draft(
             return None
         draft = replace(draft, entered_at=at)
         scope = replace(scope, run=draft)
-    if draft.entered_at < moment.enters_from.get(rule.name, 0):
+    if not start.lets_in(rule, draft.entered_at, moment.enters_from):
+        moment.tally("refused_entries", "start", rule.name)
         return None
     return draft if enter.when is None or enter.when(scope) else None
 
@@ -125,42 +135,6 @@ def entered(row: Row, name: str, at: int) -> Row:
 def _comes_again(row: Row, rule: Rule, key: str) -> bool:
     """Whether a key may be seen again when its run is long over. An order is paid and a coupon is issued once."""
     return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
-
-
-def _may_enter(row: Row, rule: Rule, name: str) -> bool:
-    """Whether re-entry allows another run at all, whatever it is about to be."""
-    if rule.reentry == "once":
-        return rule.name not in row.entries
-    return rule.reentry != "every_key" or (name not in row.runs and name not in row.entries)
-
-
-def _makes_room(row: Row, rule: Rule, draft: Run, before: tuple[Run, ...], moment: Moment) -> tuple[Run, ...] | None:
-    """The runs of this key that stay beside the new one; None when re-entry forbids it."""
-    last = row.entries.get(rule.name)
-    if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
-        return None
-    if draft.ends and rule.reentry in ("after_exit", "cooldown"):
-        return before
-    alive = [
-        run
-        for run in before
-        if not run.ends and run.step < len((moment.catalogue.rule_of(run) or rule).steps)  # of its own version
-    ]
-    if not alive:
-        return before
-    # Nobody is in two runs of one key. The earlier entry has it, even when it arrives late, as long as the later one
-    # has not led to anything.
-    if any(run.step or run.sequence or not is_after(_entry_mark(run), draft) for run in alive):
-        return None
-    return tuple(run for run in before if run not in alive)
-
-
-def _comes_before(row: Row, name: str, happening: Happening) -> bool:
-    """Whether the run that has the key of a rule that enters once was entered later, and has led to nothing yet."""
-    return any(
-        not run.ends and not run.step and not run.sequence and is_after(_entry_mark(run), happening)
-        for run in row.runs.get(name, ())
-    )
 
 
 def _entry_mark(run: Run) -> Mark:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from app.core.facts import left_of
+from app.core.guardrails import start
 from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.purchases import is_paid
@@ -66,7 +67,10 @@ def _every_year(row: Row, name: str, theirs: Sequence[Run], moment: Moment) -> R
     """What comes to the other account every year comes to this one, which has nothing of the kind."""
     for run in theirs:
         rule = moment.catalogue.rule_of(run)
-        if rule is None or not rule.yearly or run.ends or run.entered_at < moment.enters_from.get(rule.name, 0):
+        if rule is None or not rule.yearly or run.ends:
+            continue
+        if not start.lets_in(rule, run.entered_at, moment.enters_from):
+            moment.tally("refused_entries", "start", rule.name)
             continue
         draft = replace(run, version=rule.version, ordinal=0, step=0, sequence=0, competing=False, slot=0, fired=())
         if seen_ends(row, rule, draft, moment):

@@ -35,7 +35,8 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
         if due >= floor or waits:
             return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
         if not run.ends:
-            moment.tally("steps", "passed", rule.name)
+            early = due < moment.sends_from.get(rule.name, 0)
+            moment.tally("steps", "before_start" if early else "passed", rule.name)
         index += 1
 
 

@@ -12,7 +12,7 @@ from app.core.rules import Catalogue
 from app.processor import InvariantBroken, RulesNotLoaded
 from schemas import events as ev
 from tests.core.shard import Shard, named
-from tests.core.shop import at, catalogue, event, issued, locked, paid, refunded, returned, rule_text
+from tests.core.shop import SECOND, at, catalogue, event, issued, locked, paid, refunded, returned, rule_text
 from tests.core.test_versions import NIGHT, after, hello, order, shard_of, versions
 
 SEND = "{action: contact, channels: [push], priority: 10, expires_after: 7d}"
@@ -249,17 +249,71 @@ def test_what_a_pause_holds_is_asked_again_when_it_ends_and_has_one_record_of_it
 
     until("02-28")
     shard.run(order("03-01", "a"), named(paid("o-b", "03-02"), "b", "u-2"))
-    for when in ("03-01 12:01", "03-01 19:00", "03-02 13:00", "03-02 17:00", "03-02 18:01", "03-03 13:00"):
+    for when in (
+        "03-01 12:01",
+        "03-01 19:00",
+        "03-02 13:00",
+        "03-02 17:00",
+        "03-02 18:01",
+        "03-02 18:50",
+        "03-02 18:58",
+        "03-03 13:00",
+    ):
         until(when)
     until("03-05")
     told = [(d["user_id"], d["outcome"], d["decided_at"][5:16]) for d in shard.decisions()]
-    ended = "03-02T18:00" if clock == "events" else "03-02T18:01"
+    asked = "03-02T18:55" if clock == "events" else "03-02T18:58"  # 55 minutes are this user's
     last = "dropped" if way == "skip" else "fired"
     assert told[:2] == [
         ("u-1", "deferred", "03-02T12:00" if clock == "events" else "03-02T13:00"),
-        ("u-1", last, ended),
+        ("u-1", last, asked),
     ]
     assert [outcome for user, outcome, _ in told if user == "u-2"] == [last]
+
+
+@pytest.mark.parametrize(("clock", "late"), [("events", 0), ("wall", 5 * SECOND)])
+def test_what_is_nearly_stale_when_its_pause_ends_goes_out_and_is_not_spread_into_staleness(
+    clock: str, late: int
+) -> None:
+    running = rule_text(steps="[{after: 1d}]", ends=None, send="{action: contact, channels: [push], expires_after: 2h}")
+    paused, ends = catalogue(running + "paused: hold\n"), at("03-02 13:58")
+    shard = Shard(paused, inputs=("orders",), clock=clock, start="since:0", lateness=late)
+    shard.processor.offer(1, 0, paused)
+    shard.processor.offer(2, ends, catalogue(running))
+
+    def until(when: str | int) -> None:
+        (shard.clock(when) if clock == "events" else shard.look(when)).run()
+
+    until("02-28")
+    users = [f"u-{n}" for n in range(20)]
+    shard.run(*[named(paid(f"o-{user}", "03-01"), user, user) for user in users])
+    until("03-02 12:01")
+    for seconds in range(0, 130, 3):
+        until(ends + seconds * SECOND)
+    fired = {d["user_id"]: d["decided_at"] for d in shard.decisions() if d["outcome"] == "fired"}
+    assert sorted(fired) == sorted(users)
+    assert len(set(fired.values())) > 8
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_who_is_asked_when_after_a_pause_does_not_depend_on_the_batches(limit: int) -> None:
+    def told(limit: int) -> list[dict[str, object]]:
+        running = rule_text(steps="[{after: 1d}]", ends=None)
+        shard = Shard(catalogue(running), inputs=("orders",), start="since:0")
+        for number, since, rules in (
+            (1, 0, running),
+            (2, at("03-02"), running + "paused: hold\n"),
+            (3, at("03-03"), running),
+        ):
+            shard.processor.offer(number, since, catalogue(rules))
+        shard.clock("02-28").run()
+        shard.run(*[named(paid(f"o-{n}", "03-01"), f"e-{n}", f"u-{n}") for n in range(20)], limit=limit)
+        shard.clock("03-02 13:00").run(limit=limit)
+        shard.clock("03-05").run(limit=limit)
+        return shard.decisions()
+
+    assert told(limit) == told(5_000)
+    assert len({d["decided_at"] for d in told(limit) if d["outcome"] == "fired"}) == 20
 
 
 def test_only_rules_whose_pause_ends_are_looked_after_for_it() -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from app.core import engine
 from app.core.ids import share_of
+from app.core.row import Row
 from app.core.rules import Catalogue
 from schemas import events as ev
 from schemas.triggers import Offer
 from tests.core.shop import (
     HOUR,
+    MINUTE,
     NO_NIGHT,
     OPEN,
     Desk,
@@ -379,7 +383,59 @@ def test_a_paused_rule_holds_what_comes_due_until_it_goes_on_and_says_so_once() 
     assert desk.decisions[0].reason == "The rule is paused."
     paused = desk.row
     assert resumed(desk, desk.catalogue).row is paused
-    assert resumed(desk, open_shop(login_rule())).wait("03-02").sent == [("hello", 1, "03-01 14:30")]
+    slot = at("03-01 14:30") + int(HOUR * share_of("pause/hello", "u-1"))
+    assert [timer[3] for timer in resumed(desk, open_shop(login_rule())).timers] == [slot]
+    assert resumed(desk, desk.catalogue).row is desk.row  # another change-over leaves it its instant
+    assert desk.wait(slot - 1).sent == []
+    assert len(desk.wait(slot).sent) == 1
+
+
+def waiting(hours: int, minutes: int = 0) -> Desk:
+    """What came due at noon and is worth 36 hours has been held so long by a pause."""
+    late = hours * HOUR + minutes * MINUTE
+    return Desk(open_shop(login_rule(paused="hold"))).say(login("03-01")).wait(at("03-01") + late)
+
+
+@pytest.mark.parametrize(
+    ("hours", "minutes", "window"),
+    [
+        (0, 0, HOUR),
+        (34, 58, HOUR),
+        (34, 59, HOUR),
+        (35, 0, HOUR - MINUTE + 1),
+        (35, 58, MINUTE + 1),
+        (35, 59, 1),
+        (36, 0, 0),
+    ],
+)
+def test_the_end_of_a_pause_is_spread_by_user_and_never_into_staleness(hours: int, minutes: int, window: int) -> None:
+    ((_, _, _, slot),) = resumed(desk := waiting(hours, minutes), open_shop(login_rule())).timers
+    assert slot == desk.now + int(window * share_of("pause/hello", "u-1"))
+    assert outcomes(desk.wait("03-05")) == [("deferred", "eligibility"), ("fired", None)]
+
+
+def test_users_have_instants_of_their_own_and_so_have_the_rules_of_a_user() -> None:
+    rules = open_shop(login_rule("a"), login_rule("b"), gates="arbitration: 1h\n")
+    paused = rules._replace(policy=rules.policy._replace(paused=True))
+    slots = {}
+    for user in map(str, range(100)):
+        desk = Desk(paused)
+        desk.row = Row(user)
+        resumed(desk.say(replace(login("03-01"), user_id=user)).wait("03-01 13:00"), rules)
+        slots[user] = [timer[3] - desk.now for timer in desk.timers]
+        assert [t.rule for t in desk.wait("03-02").triggers] == ["a"]  # both are in one window all the same
+    assert all(len(set(each)) == 2 for each in slots.values())
+    assert len({slot for each in slots.values() for slot in each}) == 200
+    quarters = Counter(slot // (15 * MINUTE) for each in slots.values() for slot in each)
+    assert sorted(quarters) == [0, 1, 2, 3]
+    assert min(quarters.values()) > 30
+
+
+def test_another_pause_holds_what_has_its_instant_still_to_come() -> None:
+    desk = resumed(waiting(1), open_shop(login_rule()))
+    assert resumed(desk, open_shop(login_rule(paused="hold"))).wait("03-02").sent == []
+    assert outcomes(desk) == [("deferred", "eligibility")] * 2
+    assert len(resumed(desk, open_shop(login_rule())).wait("03-03").sent) == 1
 
 
 @pytest.mark.parametrize(("hours", "last"), [(35, "deferred"), (36, "deferred"), (37, "expired")])
@@ -402,7 +458,7 @@ def test_all_rules_wait_when_the_shop_is_paused() -> None:
     rules = open_shop(login_rule("a"), login_rule("b", send="{action: grant}"))
     desk = Desk(rules._replace(policy=rules.policy._replace(paused=True))).say(login("03-01")).wait("03-01 12:30")
     assert outcomes(desk) == [("deferred", "eligibility")] * 2
-    assert [t.rule for t in resumed(desk, rules).wait("03-02").triggers] == ["a", "b"]
+    assert sorted(t.rule for t in resumed(desk, rules).wait("03-02").triggers) == ["a", "b"]
 
 
 # -- arbitration

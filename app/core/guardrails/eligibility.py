@@ -3,14 +3,19 @@ the shop holds back for everybody: open after-sale cases, its calendar."""
 
 from __future__ import annotations
 
+from app.core import ids
 from app.core.guardrails.verdict import Candidate, Verdict
 from app.core.row import Run
 from app.core.rules import Rule
 from app.core.scope import NO_COUPON, coupon_of
-from schemas.instant import HOUR
+from schemas.instant import HOUR, MINUTE
 
 #: An open after-sale case is asked about again after so long.
 CASE_PAUSE = 12 * HOUR
+#: What a pause held is asked again within so long of its end, spread by user.
+PAUSE_SPREAD = HOUR
+#: And so long before it is stale: under CLOCK=wall a timer fires a little after its instant.
+PAUSE_MARGIN = MINUTE
 
 
 def ask(candidate: Candidate) -> Candidate | Verdict:
@@ -38,7 +43,7 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
 
 
 def _while_paused(candidate: Candidate) -> Verdict:
-    """What a pause does with what comes due; nobody is bombarded when it ends."""
+    """What a pause does with what comes due; nobody is bombarded when it ends, and it is no storm."""
     rule = candidate.rule
     way = rule.paused or "hold"
     if way == "skip":
@@ -53,6 +58,13 @@ def stale_at(rule: Rule, run: Run) -> int:
     record says that it waits, however long the pause is. What waits for a locked coupon is asked a tick earlier, and is
     so told apart."""
     return run.due_at + rule.send.expires_after + 1
+
+
+def asked_after_pause(rule: Rule, run: Run, user_id: str, now: int) -> int:
+    """When what a pause held is asked again, now that it ends: each user of a rule has an instant of its own within the
+    hour, so that the end is no storm. What is worth sending for less is asked within that, well before it is stale."""
+    left = stale_at(rule, run) - PAUSE_MARGIN - now
+    return now + int(max(0, min(PAUSE_SPREAD, left)) * ids.share_of(f"pause/{rule.name}", user_id))
 
 
 def _held(candidate: Candidate, why: str, until: int) -> Verdict:

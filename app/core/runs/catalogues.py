@@ -45,13 +45,15 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
 
 
 def woken(row: Row, moment: Moment) -> Row:
-    """What a pause held back, and holds back no more, is asked again now."""
-    awake = {name: tuple([_woken(run, moment) for run in runs]) for name, runs in row.runs.items()}
+    """What a pause held back, and holds back no more, is asked again, spread by user."""
+    awake = {name: tuple([_woken(row, run, moment) for run in runs]) for name, runs in row.runs.items()}
     return row if awake == row.runs else replace(row, runs=awake)
 
 
-def _woken(run: Run, moment: Moment) -> Run:
+def _woken(row: Row, run: Run, moment: Moment) -> Run:
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
     waited = run.sequence and run.timer_at == eligibility.stale_at(rule, run) and not moment.catalogue.waits(rule.name)
-    return replace(run, timer_at=moment.now) if waited else run
+    if not waited:
+        return run
+    return replace(run, timer_at=eligibility.asked_after_pause(rule, run, row.user_id, moment.now))

@@ -95,7 +95,7 @@ def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool
 @_at
 @_dry
 def resume(rule: str | None, every: bool, at: str | None, dry_run: bool) -> None:
-    """Let RULE, or --all, go on. What waited is asked again within the hour, spread by user; what went stale is not sent.
+    """Let RULE, or --all, go on. What waited is asked again within the hour, user by user; what is stale is not sent.
 
     --all ends what `pause --all` began: what was paused by its name stays so. Said once more it ends these pauses too.
     """

@@ -38,6 +38,7 @@ def checked(directory: Path | None = None) -> tuple[dict[str, str], Catalogue]:
         catalogue = compiled(found)
     except CatalogueError as error:
         raise CatalogueError(error.problems + problems) from error
+    problems += policy_file.unknown_rules(found["shop.yaml"], catalogue.rules)
     if problems:
         raise CatalogueError(problems)
     return found, catalogue
@@ -126,7 +127,7 @@ def compiled(files: Mapping[str, str]) -> Catalogue:
     policy, problems = policy_file.partly(shop, intervals)
     catalogue: Catalogue | None = None
     try:
-        catalogue = catalogue_file.read(_rules(files), policy)
+        catalogue = catalogue_file.read(_rules(files), policy, offers_known=policy_file.readable(shop))
     except CatalogueError as error:
         problems += error.problems
     if problems or catalogue is None:

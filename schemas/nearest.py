@@ -15,14 +15,14 @@ _VOWELS = re.compile("[aeiouy]")
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str | None:
-    """The nearest of the allowed names, or None when none is near. Of equals, the first in order."""
+    """The nearest of the allowed names, whatever their capitals, or None when none is near. Of equals, the first."""
     likeness = {other: _likeness(name, other) for other in sorted(allowed)}
     near = [other for other, alike in likeness.items() if alike >= _ALIKE]
     return max(near, key=lambda other: likeness[other] + _likeness(_sound(name), _sound(other)), default=None)
 
 
 def _likeness(one: str, other: str) -> float:
-    return SequenceMatcher(None, other, one).ratio()
+    return SequenceMatcher(None, other.lower(), one.lower()).ratio()
 
 
 def _sound(name: str) -> str:

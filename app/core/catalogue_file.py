@@ -6,17 +6,20 @@ Nothing here opens a file; the caller brings the texts.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from app.core import expressions, words
 from app.core.expressions import ExpressionError
+from app.core.fields import Fields
 from app.core.policy import CHANNELS, FAMILIES, Policy
-from app.core.problems import CatalogueError, Path, Problem, located, suggestion
+from app.core.problems import CatalogueError, Path, Problem, located, not_an_instant, shown, suggestion
+from app.core.row import NEVER
 from app.core.rules import Catalogue, End, Enter, Rate, Rule, Send, Step, index
 from app.core.scope import VARIABLES
 from schemas.events import EVENT_TYPES
 from schemas.instant import BadInstant, parse_instant
+from schemas.nearest import nearest
 
 KEYS = ("user", "order", "coupon", "pack", "cart", "category", "product_type")
 ON_CHANGE = ("finish", "follow", "restart", "exit")
@@ -38,20 +41,22 @@ _SEND = {
     "coupon_in_hand", "max_rate",
 }  # fmt: skip
 _GOAL = {"on", "within"}
+_ENTRIES = {"enter": "{on: OrderPaid, key: user}", "ends": "{on: OrderPaid}", "steps": "{after: 7d}"}
+_END_AFTER = re.compile(r"\s*entered_at\s*\+\s*(\w+)\s*")
 _IN_HAND = "use of a coupon in hand"
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
 
-T = TypeVar("T")
 
+def read(texts: Mapping[str, str], policy: Policy, offers_known: bool = True) -> Catalogue:
+    """The catalogue of these files ({name: YAML text}, one rule a file). Raises CatalogueError.
 
-def read(texts: Mapping[str, str], policy: Policy) -> Catalogue:
-    """The catalogue of these files ({name: YAML text}, one rule a file). Raises CatalogueError."""
+    When the shop's own file cannot be read, its offers are not known, and what names one is no mistake of its own."""
     problems: list[Problem] = []
     rules: dict[str, Rule] = {}
     files: dict[str, str] = {}
     for name in sorted(texts):
-        reader = _Reader(name, texts[name], policy, problems)
+        reader = _Reader(name, texts[name], policy, problems, offers_known)
         rule = reader.rule()
         if rule is None:
             continue
@@ -77,64 +82,38 @@ def misnamed(texts: Mapping[str, str]) -> list[Problem]:
     return problems
 
 
-class _Reader:
-    """One file. Methods note problems and go on, so that a person sees all of them in one run."""
+def _says_which(about: str, event: str) -> bool:
+    """Whether the event says which thing of a kind it is about; every event is about its user."""
+    fields = EVENT_TYPES[event].__struct_fields__
+    carries = {
+        "user": True,
+        "order": "order_id" in fields,
+        "product_type": event in (*_WITH_LINES, "ProductViewed"),
+        "category": event in (*_WITH_LINES, "ProductViewed"),
+        "cart": event == "CartUpdated",
+    }
+    return carries.get(about, "coupon_id" in fields)
 
-    def __init__(self, file: str, text: str, policy: Policy, problems: list[Problem]) -> None:
-        self.file = file
+
+def _mappings(value: Any) -> list[dict[str, Any]]:
+    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
+
+
+def _length(text: Any) -> int:
+    """Of a plain duration; NEVER for what only a user's row can tell."""
+    try:
+        return expressions.duration(str(text))
+    except ExpressionError:
+        return NEVER
+
+
+class _Reader(Fields):
+    """A rule's file."""
+
+    def __init__(self, file: str, text: str, policy: Policy, problems: list[Problem], offers_known: bool) -> None:
+        super().__init__(file, text, problems)
         self.policy = policy
-        self.problems = problems
-        before = len(problems)
-        self.data, self.lines = located(text, file, problems)
-        self.unreadable = not self.data and len(problems) > before
-        self.key = "user"
-
-    def fail(self, path: Path, text: str) -> None:
-        while path and path not in self.lines:
-            path = path[:-1]
-        self.problems.append(Problem(self.file, self.lines.get(path, 1), text))
-
-    # -- small readers
-
-    def known(self, data: Mapping[str, Any], allowed: set[str], path: Path) -> None:
-        for name in data:
-            if name not in allowed:
-                self.fail((*path, name), f"There is no setting '{name}' here. {suggestion(name, allowed)}")
-
-    def choice(self, value: Any, allowed: tuple[str, ...], path: Path, what: str) -> str:
-        if value not in allowed:
-            self.fail(path, f"'{value}' is no {what}. {suggestion(value, allowed)}")
-            return allowed[0]
-        return str(value)
-
-    def compiled(self, make: Callable[[], T], path: Path) -> T | None:
-        try:
-            return make()
-        except ExpressionError as error:
-            self.fail(path, str(error))
-            return None
-
-    def condition(self, text: Any, path: Path) -> Any:
-        return None if text is None else self.compiled(lambda: expressions.condition(str(text), self.key), path)
-
-    def timing(self, text: Any, wanted: str, path: Path) -> Any:
-        return None if text is None else self.compiled(lambda: expressions.timing(str(text), self.key, wanted), path)
-
-    def span(self, value: Any, path: tuple[str | int, ...], default: int) -> int:
-        if value is None:
-            return default
-        span = self.compiled(lambda: expressions.duration(str(value)), path)
-        if span == 0:
-            self.fail(path, f"'{value}' is no time at all: write a duration above zero.")
-        return span or default
-
-    def listed(self, data: Mapping[str, Any], name: str, path: tuple[str | int, ...]) -> list[Any]:
-        """A setting that is a list of names."""
-        value = data.get(name) or []
-        if isinstance(value, list):
-            return value
-        self.fail(path, f"'{name}' is a list, such as [{value}].")
-        return []
+        self.offers_known = offers_known
 
     def items(self, name: str) -> list[tuple[Path, dict[str, Any]]]:
         """A setting that is a mapping or a list of mappings."""
@@ -146,13 +125,16 @@ class _Reader:
             if isinstance(entry, dict):
                 result.append((path, entry))
             else:
-                self.fail(path, f"'{name}' holds entries such as {{on: OrderPaid}}, not '{entry}'.")
+                self.fail(path, f"'{name}' holds entries such as {_ENTRIES[name]}, not '{shown(entry)}'.")
         return result
 
     # -- the rule
 
     def rule(self) -> Rule | None:
         if self.unreadable:
+            return None
+        if not self.data:
+            self.fail((), "There is nothing in this file: write a rule, or take the file away.")
             return None
         before = len(self.problems)
         self.known(self.data, _TOP, ())
@@ -166,7 +148,7 @@ class _Reader:
             name=self.name(),
             version=self.version(),
             family=self.choice(self.data.get("family", FAMILIES[0]), FAMILIES, ("family",), "family"),
-            about=str(self.data.get("about", "")),
+            about=self.text(self.data, "about", ("about",)),
             key=key,  # type: ignore[arg-type]  # checked by choice
             enter=tuple(self.enter(path, entry) for path, entry in entries),
             ends=ends,
@@ -180,7 +162,7 @@ class _Reader:
             check=self.condition(self.data.get("check"), ("check",)),
             check_text=str(self.data.get("check", "")),
             send=self.send(),
-            reason=str(self.data.get("reason", "")),
+            reason=self.text(self.data, "reason", ("reason",)),
             facts=tuple(map(str, self.listed(self.data, "facts", ("facts",)))),
             recheck=tuple(map(str, self.listed(self.data, "recheck", ("recheck",)))),
             reentry=self.reentry(),  # type: ignore[arg-type]  # checked by choice
@@ -199,6 +181,7 @@ class _Reader:
         if re.search("[{}]", words.without_names(rule.reason)):
             self.fail(("reason",), "A value is written {coupon.id}: small letters and dots between braces, no spaces.")
         self.names(("facts",), rule.facts)
+        self.reached()
         for name, what in (("enter", "event that enters it"), ("steps", "step")):
             if self.data.get(name) == []:
                 self.fail((name,), f"A rule needs at least one {what}.")
@@ -218,7 +201,7 @@ class _Reader:
     def version(self) -> int:
         version = self.data.get("version", 1)
         if type(version) is not int or not 1 <= version <= WHOLE:
-            self.fail(("version",), f"'{version}' is no version: write a whole number, from 1 to {WHOLE}.")
+            self.fail(("version",), f"'{shown(version)}' is no version: write a whole number, from 1 to {WHOLE}.")
             return 1
         return version
 
@@ -230,7 +213,7 @@ class _Reader:
                 day = re.fullmatch(r"\d{4}-\d\d-\d\d", text)
                 return f"since:{parse_instant(f'{text}T00:00:00' if day else text, self.policy.zone)}"
             except BadInstant as problem:
-                self.fail(("start", "since"), str(problem))
+                self.fail(("start", "since"), not_an_instant(problem, text))
                 return None
         if start is None:
             return None
@@ -238,7 +221,11 @@ class _Reader:
 
     def key_of(self, entries: list[tuple[tuple[str | int, ...], dict[str, Any]]]) -> str:
         """What all entries are keyed by: the things that a rule's runs are about are of one kind."""
-        keys = [self.choice(entry.get("key", "user"), KEYS, (*path, "key"), "key") for path, entry in entries]
+        keys = []
+        for path, entry in entries:
+            key = entry.get("key", "user")
+            self.choice(key, KEYS, (*path, "key"), "key")
+            keys.append(key if key in KEYS else nearest(str(key), KEYS) or "user")
         for (path, _), key in zip(entries, keys, strict=True):
             if key != keys[0]:
                 self.fail((*path, "key"), f"This entry is keyed by {key}, the first one by {keys[0]}: make it one.")
@@ -246,16 +233,13 @@ class _Reader:
 
     def event(self, kind: Any, path: tuple[str | int, ...], about: str = "user") -> str:
         """An event, and that it says which thing of the rule's kind it is about."""
+        if isinstance(kind, list):
+            self.fail(path, "Name one event here, and write an entry for each of several.")
+            return next(iter(EVENT_TYPES))
         event = self.choice(kind, tuple(EVENT_TYPES), path, "event")
-        fields = EVENT_TYPES[event].__struct_fields__
-        carries = {
-            "order": "order_id" in fields,
-            "product_type": event in (*_WITH_LINES, "ProductViewed"),
-            "category": event in (*_WITH_LINES, "ProductViewed"),
-            "cart": event == "CartUpdated",
-        }
-        if kind == event and not carries.get(about, about == "user" or "coupon_id" in fields):
-            self.fail(path, f"{event} does not say which {about} it is about.")
+        if kind == event and not _says_which(about, event):
+            others = ", ".join(sorted(other for other in EVENT_TYPES if _says_which(about, other)))
+            self.fail(path, f"{event} does not say which {about} it is about. These do: {others}.")
         return event
 
     def enter(self, path: Path, entry: dict[str, Any]) -> Enter:
@@ -303,11 +287,13 @@ class _Reader:
 
     def step(self, position: int, path: Path, entry: dict[str, Any]) -> Step:
         self.known(entry, _STEP, path)
-        given = [name for name in ("after", "at", "at_once") if name in entry]
+        given = [name for name in ("after", "at", "at_once") if entry.get(name) is not None]
         if len(given) != 1:
             self.fail(path, "A step has exactly one of 'after' (a duration), 'at' (an instant) and 'at_once: true'.")
-        if "at_once" in given and (position or entry["at_once"] is not True):
+        if "at_once" in given and position:
             self.fail(path, "'at_once: true' is for the first step; leave it out of the others.")
+        elif "at_once" in given and entry["at_once"] is not True:
+            self.fail(path, "'at_once' is true, without quotes, or left out.")
         after = "0s" if "at_once" in given else entry.get("after")
         return Step(
             after=self.timing(after, "duration", (*path, "after")),
@@ -318,9 +304,23 @@ class _Reader:
         )
 
     def offer(self, name: Any, path: Path) -> str | None:
-        if name is not None and name not in self.policy.offers:
+        if name is None:
+            return None
+        if not isinstance(name, str):
+            self.fail(path, f"'{shown(name)}' is no offer: a step names one of those in shop.yaml.")
+        elif name not in self.policy.offers and self.offers_known:
             self.fail(path, f"There is no offer '{name}' in shop.yaml. {suggestion(name, self.policy.offers)}")
-        return None if name is None else str(name)
+        return str(name)
+
+    def reached(self) -> None:
+        """That no step is due only after the rule has ended, as far as durations alone tell."""
+        ends = [_END_AFTER.fullmatch(str(end.get("at"))) for end in _mappings(self.data.get("ends"))]
+        lives = min((_length(end[1]) for end in ends if end), default=None)
+        due = 0
+        for position, step in enumerate(_mappings(self.data.get("steps"))):
+            due += 0 if step.get("at_once") else _length(step.get("after"))
+            if lives is not None and lives < due < NEVER:
+                self.fail(("steps", position), "This step comes after the rule has ended: see 'at' under 'ends'.")
 
     def message_class(self, value: Any, path: Path) -> Literal["marketing", "transactional"]:
         chosen = self.choice(value, ("marketing", "transactional"), path, "class")
@@ -329,7 +329,7 @@ class _Reader:
     def share(self, value: Any) -> float:
         if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value <= 1:
             return float(value)
-        self.fail(("holdout",), f"'{value}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
+        self.fail(("holdout",), f"'{shown(value)}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
         return 0.0
 
     def paused(self) -> Any:
@@ -339,7 +339,7 @@ class _Reader:
     def yearly(self) -> bool:
         value = self.data.get("repeat")
         if value not in (None, "yearly"):
-            self.fail(("repeat",), f"'{value}' is not known; the only repetition is 'yearly'.")
+            self.fail(("repeat",), f"'{shown(value)}' is not known; the only repetition is 'yearly'.")
         return value == "yearly"
 
     def goal(self) -> tuple[str, int] | None:
@@ -383,7 +383,7 @@ class _Reader:
         self.known(data, _SEND, ("send",))
         channels = self.listed(data, "channels", ("send", "channels"))
         action = self.choice(data.get("action", "contact"), ("contact", "grant"), ("send", "action"), "action")
-        if action == "contact" and not channels and not data.get("channels"):
+        if action == "contact" and not channels and not data.get("channels") and "send" in self.data:
             self.fail(("send",), "A contact needs 'channels', the preferred one first.")
         priority = data.get("priority", 10)
         if type(priority) is not int or abs(priority) > WHOLE:
@@ -396,7 +396,7 @@ class _Reader:
             ),  # type: ignore[arg-type]
             channels=tuple(self.choice(c, CHANNELS, ("send", "channels"), "channel") for c in channels),
             priority=priority,
-            collapse=data.get("collapse"),
+            collapse=self.text(data, "collapse", ("send", "collapse")) or None,
             expires_after=self.span(data.get("expires_after"), ("send", "expires_after"), 86_400_000_000),
             once_in=self.span(data.get("once_in"), ("send", "once_in"), 0),
             on_cap=self.choice(data.get("on_cap", "defer"), ("defer", "drop"), ("send", "on_cap"), "way"),  # type: ignore[arg-type]

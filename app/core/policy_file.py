@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import datetime
-from typing import Any
-from zoneinfo import ZoneInfo
+from difflib import get_close_matches
+from functools import partial
+from typing import Any, TypeVar
+from zoneinfo import ZoneInfo, available_timezones
 
 from app.core import expressions
 from app.core.expressions import ExpressionError
-from app.core.policy import CHANNELS, SHOP, Cap, Consent, Period, Policy, QuietHours, StageMove
-from app.core.problems import CatalogueError, Path, Problem, located, suggestion
-from schemas.instant import parse_instant
+from app.core.policy import CHANNELS, FAMILIES, SHOP, Cap, Consent, Period, Policy, QuietHours, StageMove
+from app.core.problems import CatalogueError, Path, Problem, located, not_an_instant, shown, suggestion
+from schemas.events import EVENT_TYPES
+from schemas.instant import BadInstant, parse_instant
 from schemas.triggers import Offer
 
 _DAY = 86_400_000_000
@@ -30,6 +33,10 @@ _PERIOD = ("name", "from", "until", "mute", "postpone")
 _OFFER = ("kind", "value", "currency", "min_spend")
 _STAGE = ("from", "to", "on", "silence", "orders")
 _SILENCES = ("at_risk", "churned")
+#: Names of zones less alike than this are not meant: there are hundreds.
+_ALIKE = 0.8
+
+T = TypeVar("T")
 
 
 def read(shop: str, intervals: str, shop_name: str = "shop.yaml", intervals_name: str = "intervals.yaml") -> Policy:
@@ -49,6 +56,26 @@ def partly(
     return policy, problems
 
 
+def readable(shop: str) -> bool:
+    """Whether a shop's file could be read, be it with mistakes: else nothing is known of what it says."""
+    problems: list[Problem] = []
+    return bool(located(shop, "shop.yaml", problems)[0]) or not problems
+
+
+def unknown_rules(shop: str, rules: Collection[str], file: str = "shop.yaml") -> list[Problem]:
+    """Rules that the calendar of a right policy names, and that are none of these."""
+    data, lines = located(shop, file, [])
+    problems = []
+    for position, period in enumerate(data.get("calendar") or ()):
+        for way in ("mute", "postpone"):
+            names = period.get(way)
+            for name in names if isinstance(names, list) else ():
+                if str(name) not in rules:
+                    why = f"The calendar names a rule '{shown(name)}'. There is none. {suggestion(name, rules)}"
+                    problems.append(Problem(file, lines["calendar", position], why))
+    return problems
+
+
 def _misplaced(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     """Settings that are none, and sections that are not written as such."""
     for name in data:
@@ -57,72 +84,82 @@ def _misplaced(data: dict[str, Any]) -> Iterator[tuple[Path, str]]:
     for section, allowed in _NESTED.items():
         inner = data.get(section) or {}
         if not isinstance(inner, dict):
-            yield (section,), f"'{section}' is a mapping with {', '.join(allowed)}, not '{inner}'."
+            yield (section,), f"'{section}' is a mapping with {', '.join(allowed)}, not '{shown(inner)}'."
             continue
         for name in inner:
             if name not in allowed:
                 yield (section, name), f"There is no setting '{name}' here. {suggestion(name, allowed)}"
 
 
-def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
-    data, lines = located(text, file, problems)
-    default = SHOP
+class _Sections:
+    """The shop's file, section by section. Methods note problems and go on, so that a person sees all of them."""
 
-    def fail(path: tuple[str | int, ...], why: str) -> None:
-        problems.append(Problem(file, lines.get(path, 1), why))
+    def __init__(self, text: str, file: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.problems = problems
+        self.data, self.lines = located(text, file, problems)
+        for path, why in _misplaced(self.data):
+            self.fail(path, why)
 
-    def reading(path: tuple[str | int, ...], make: Callable[[Any], Any], missing: Any) -> Any:
-        value: Any = data
+    def fail(self, path: Path, why: str) -> None:
+        self.problems.append(Problem(self.file, self.lines.get(path, 1), why))
+
+    def made(self, path: Path, make: Callable[[], T], missing: T) -> T:
+        try:
+            return make()
+        except (ExpressionError, ValueError) as error:
+            self.fail(path, str(error))
+            return missing
+
+    def value(self, path: Path, make: Callable[[Any], Any], missing: Any) -> Any:
+        value: Any = self.data
         for name in path:
             value = value.get(name) if isinstance(value, dict) else None
-        if value is None:
-            return missing
-        try:
-            return make(value)
-        except (ExpressionError, ValueError) as error:
-            fail(path, str(error))
-            return missing
+        return missing if value is None else self.made(path, lambda: make(value), missing)
 
-    for path, why in _misplaced(data):
-        fail(path, why)
-
-    def each(section: str, make: Callable[[Any], Any]) -> tuple[Any, ...] | None:
-        entries = data.get(section)
+    def listed(self, section: str, make: Callable[[Any], Any], missing: tuple[Any, ...]) -> tuple[Any, ...]:
+        entries = self.data.get(section)
         if entries is None:
-            return None
+            return missing
         if not isinstance(entries, list):
-            fail((section,), f"'{section}' is a list.")
-            return None
-        made = []
-        for position, entry in enumerate(entries):
-            try:
-                made.append(make(entry))
-            except (ExpressionError, ValueError) as error:
-                fail((section, position), str(error))
-        return tuple(made)
+            self.fail((section,), f"'{section}' is a list.")
+            return missing
+        return tuple(self.made((section, n), partial(make, entry), None) for n, entry in enumerate(entries))
 
-    caps, periods, moves = each("caps", _cap), each("calendar", _period), each("stages", _move)
+    def named(self, section: str, make: Callable[[str, Any], Any], missing: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A mapping whose entries are read one by one; one that is wrong is known by its name all the same."""
+        entries = self.data.get(section)
+        if entries is None:
+            return missing
+        if not isinstance(entries, dict):
+            self.fail((section,), f"'{section}' is a mapping, one entry a line, not '{shown(entries)}'.")
+            return missing
+        return {name: self.made((section, name), partial(make, name, entry), None) for name, entry in entries.items()}
+
+
+def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
+    shop, default = _Sections(text, file, problems), SHOP
     return Policy(
-        zone=reading(("zone",), _zone, default.zone),
-        locale=reading(("locale",), str, default.locale),
+        zone=shop.value(("zone",), _zone, default.zone),
+        locale=shop.value(("locale",), str, default.locale),
         quiet=QuietHours(
-            reading(("quiet_hours", "from"), _minute, default.quiet.start_minute),
-            reading(("quiet_hours", "until"), _minute, default.quiet.end_minute),
-            reading(("quiet_hours", "jitter"), lambda v: expressions.duration(str(v)), default.quiet.jitter),
+            shop.value(("quiet_hours", "from"), _minute, default.quiet.start_minute),
+            shop.value(("quiet_hours", "until"), _minute, default.quiet.end_minute),
+            shop.value(("quiet_hours", "jitter"), _span, default.quiet.jitter),
         ),
-        quiet_exempt=reading(("quiet_hours", "exempt"), _channels, default.quiet_exempt),
-        lead=reading(("replenishment_lead",), _span, default.lead),
-        consent=reading(("consent",), _consents, default.consent),
-        caps=default.caps if caps is None else caps,
-        window=reading(("arbitration",), _span, default.window),
-        holdout_share=reading(("holdout", "share"), _share, default.holdout_share),
-        holdout_salt=reading(("holdout", "salt"), str, default.holdout_salt),
-        calendar=default.calendar if periods is None else periods,
-        offers=reading(("offers",), _offers, default.offers),
-        companions=reading(("companions",), _mapping, default.companions),
-        usual_gap=reading(("usual_gap",), _span, default.usual_gap),
-        magic_number=reading(("magic_number",), _count, default.magic_number),
-        stages=default.stages if moves is None else moves,
+        quiet_exempt=shop.value(("quiet_hours", "exempt"), _channels, default.quiet_exempt),
+        lead=shop.value(("replenishment_lead",), _span, default.lead),
+        consent=shop.named("consent", _consent, default.consent),
+        caps=shop.listed("caps", _cap, default.caps),
+        window=shop.value(("arbitration",), _span, default.window),
+        holdout_share=shop.value(("holdout", "share"), _share, default.holdout_share),
+        holdout_salt=shop.value(("holdout", "salt"), str, default.holdout_salt),
+        calendar=shop.listed("calendar", _period, default.calendar),
+        offers=shop.named("offers", _offer, default.offers),
+        companions=shop.value(("companions",), _mapping, default.companions),
+        usual_gap=shop.value(("usual_gap",), _span, default.usual_gap),
+        magic_number=shop.value(("magic_number",), _count, default.magic_number),
+        stages=shop.listed("stages", _move, default.stages),
     )
 
 
@@ -132,19 +169,19 @@ def _span(value: Any) -> int:
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ValueError(f"'{value}' is no count: write a whole number.")
+        raise ValueError(f"'{shown(value)}' is no count: write a whole number.")
     return value
 
 
 def _share(value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"'{value}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
+        raise ValueError(f"'{shown(value)}' is no share: write a number from 0 to 1, such as 0.05 for 5 %.")
     return float(value)
 
 
 def _only(entry: Any, allowed: tuple[str, ...], what: str, *needed: str) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise ValueError(f"{what} is written as a mapping, not as '{entry}'.")
+        raise ValueError(f"{what} is written as a mapping, not as '{shown(entry)}'.")
     for name in entry:
         if name not in allowed:
             raise ValueError(f"{what} has no '{name}'. {suggestion(name, allowed)}")
@@ -156,30 +193,28 @@ def _only(entry: Any, allowed: tuple[str, ...], what: str, *needed: str) -> dict
 
 def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValueError(f"This is a mapping, one entry a line, not '{value}'.")
+        raise ValueError(f"This is a mapping, one entry a line, not '{shown(value)}'.")
     return value
 
 
 def _names(value: Any, what: str) -> frozenset[str]:
     if not isinstance(value, list):
-        raise ValueError(f"{what} are written as a list, such as [{value}].")
+        raise ValueError(f"{what} are written as a list, such as [{shown(value)}].")
     return frozenset(map(str, value))
 
 
 def _channel(name: Any) -> str:
     if name not in CHANNELS:
-        raise ValueError(f"'{name}' is no channel. {suggestion(name, CHANNELS)}")
+        raise ValueError(f"'{shown(name)}' is no channel. {suggestion(name, CHANNELS)}")
     return str(name)
 
 
-def _consents(value: Any) -> dict[str, Consent]:
-    result: dict[str, Consent] = {}
-    for channel, word in _mapping(value).items():
-        _channel(channel)
-        if word not in _CONSENT:
-            raise ValueError(f"'{word}' is no consent for {channel}. {suggestion(word, _CONSENT)}")
-        result[channel] = word
-    return result
+def _consent(channel: str, word: Any) -> Consent:
+    _channel(channel)
+    for consent in _CONSENT:
+        if word == consent:
+            return consent
+    raise ValueError(f"'{shown(word)}' is no consent for {channel}. {suggestion(word, _CONSENT)}")
 
 
 def _cap(entry: Any) -> Cap:
@@ -194,7 +229,10 @@ def _cap(entry: Any) -> Cap:
     if not limit:
         raise ValueError("A cap allows one contact at least; a channel is closed under 'consent'.")
     channel = _channel(entry["channel"]) if "channel" in entry else None
-    return Cap(limit, days // _DAY, spans[0] == "calendar", channel, entry.get("family"))
+    family = entry.get("family")
+    if family is not None and family not in FAMILIES:
+        raise ValueError(f"'{shown(family)}' is no family. {suggestion(family, FAMILIES)}")
+    return Cap(limit, days // _DAY, spans[0] == "calendar", channel, family)
 
 
 def _period(entry: Any) -> Period:
@@ -204,21 +242,30 @@ def _period(entry: Any) -> Period:
         raise ValueError("A period says 'mute' or 'postpone': all, or a list of rules.")
     rules = entry[ways[0]]
     named = frozenset() if rules == "all" else _names(rules, "Rules")
-    start, end = (parse_instant(_text(entry[name])) for name in ("from", "until"))
+    start, end = (_instant(entry[name]) for name in ("from", "until"))
+    if start >= end:
+        raise ValueError("The period ends before it begins: 'from' is the earlier one, 'until' the later.")
     return Period(str(entry["name"]), start, end, named, ways[0] == "postpone")
 
 
-def _text(value: Any) -> str:
+def _instant(value: Any) -> int:
     """YAML reads an instant as a datetime of its own; the contract's form is wanted."""
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    text = value.isoformat() if isinstance(value, datetime) else str(value)
+    try:
+        return parse_instant(text)
+    except BadInstant as problem:
+        raise ValueError(not_an_instant(problem, text)) from problem
 
 
-def _offers(value: Any) -> dict[str, Offer]:
-    result = {}
-    for name, entry in _mapping(value).items():
-        _only(entry, _OFFER, f"The offer '{name}'")
-        result[name] = Offer(batch=name, kind=entry.get("kind", "amount"), **{k: entry.get(k) for k in _OFFER[1:]})
-    return result
+def _offer(name: str, entry: Any) -> Offer:
+    _only(entry, _OFFER, f"The offer '{name}'")
+    for field in _OFFER:
+        value = entry.get(field)
+        wanted = r"\d+(\.\d+)?" if field in ("value", "min_spend") else ".+"
+        if value is not None and not (isinstance(value, str) and re.fullmatch(wanted, value)):
+            example = '"10.00"' if field in ("value", "min_spend") else "CNY" if field == "currency" else "amount"
+            raise ValueError(f"'{shown(value)}' is no {field} of an offer. Write it as {field}: {example}.")
+    return Offer(batch=name, kind=entry.get("kind", "amount"), **{k: entry.get(k) for k in _OFFER[1:]})
 
 
 def _move(entry: Any) -> StageMove:
@@ -226,7 +273,9 @@ def _move(entry: Any) -> StageMove:
     if ("on" in entry) == ("silence" in entry):
         raise ValueError("A move between stages happens 'on' an event or after a 'silence'.")
     if entry.get("silence") not in (None, *_SILENCES):
-        raise ValueError(f"'{entry['silence']}' is no silence. {suggestion(entry['silence'], _SILENCES)}")
+        raise ValueError(f"'{shown(entry['silence'])}' is no silence. {suggestion(entry['silence'], _SILENCES)}")
+    if "on" in entry and entry["on"] not in tuple(EVENT_TYPES):
+        raise ValueError(f"'{shown(entry['on'])}' is no event. {suggestion(entry['on'], EVENT_TYPES)}")
     source = _names(entry["from"], "Stages")
     return StageMove(source, str(entry["to"]), entry.get("on"), entry.get("silence"), _count(entry.get("orders", 0)))
 
@@ -235,19 +284,31 @@ def _zone(value: Any) -> ZoneInfo:
     try:
         return ZoneInfo(str(value))
     except (KeyError, ValueError, OSError) as error:
-        raise ValueError(f"'{value}' is no time zone. Write an IANA name such as Asia/Shanghai.") from error
+        near = _zone_near(str(value))
+        how = f"Did you mean '{near}'?" if near else "Write an IANA name such as Asia/Shanghai."
+        raise ValueError(f"'{shown(value)}' is no time zone. {how}") from error
+
+
+def _zone_near(name: str) -> str | None:
+    """The zone whose name, or whose town, is nearest. Not one of Etc: its signs are not those that people write."""
+    zones = [zone for zone in sorted(available_timezones()) if "/" in zone and not zone.startswith("Etc/")]
+    called = {(zone if "/" in name else zone.rpartition("/")[2]).lower(): zone for zone in zones}
+    near = get_close_matches(name.lower().replace(" ", "_"), called, 1, _ALIKE)
+    return called[near[0]] if near else None
 
 
 def _channels(value: Any) -> frozenset[str]:
     if not isinstance(value, list):
-        raise ValueError(f"'exempt' is a list of channels such as [page, in_app], not '{value}'.")
+        raise ValueError(f"'exempt' is a list of channels such as [page, in_app], not '{shown(value)}'.")
     return frozenset(map(_channel, value))
 
 
 def _minute(value: Any) -> int:
     match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", str(value))
     if not match:
-        raise ValueError(f"'{value}' is no time of day. Write it in quotes, such as \"21:00\".")
+        # YAML reads 21:00 without quotes as 21 sixties
+        text = f"{value // 60}:{value % 60:02}" if type(value) is int else shown(value)
+        raise ValueError(f"'{text}' is no time of day. Write hours and minutes in quotes, such as \"09:00\".")
     return int(match[1]) * 60 + int(match[2])
 
 
@@ -258,6 +319,6 @@ def _intervals(text: str, file: str, problems: list[Problem]) -> dict[str, int]:
         if isinstance(days, int | float) and not isinstance(days, bool) and 0 < days <= 3650:
             result[name] = round(days * _DAY)
         else:
-            why = f"The interval of '{name}' is '{days}': write how many days one unit lasts, such as 20."
+            why = f"The interval of '{name}' is '{shown(days)}': write how many days one unit lasts, such as 20."
             problems.append(Problem(file, lines.get((name,), 1), why))
     return result

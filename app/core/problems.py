@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import yaml
 
+from app.core import ill_formed
+from schemas.instant import BadInstant
 from schemas.nearest import nearest
 
 Path = tuple[str | int, ...]
@@ -35,7 +38,25 @@ def suggestion(name: object, allowed: Iterable[str]) -> str:
     """'Did you mean ...?', or what there is."""
     names = sorted(allowed)
     near = nearest(str(name), names)
-    return f"Did you mean '{near}'?" if near else f"Known: {', '.join(names)}."
+    return f"Did you mean '{near}'?" if near else f"Known: {', '.join(names)}." if names else "There is none yet."
+
+
+def shown(value: object) -> str:
+    """A value as its writer knows it: YAML's true, not Python's True."""
+    if value is None:
+        return "nothing"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {shown(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def not_an_instant(problem: BadInstant, text: str) -> str:
+    """A sentence for who writes a file, not for who sends events."""
+    if "RFC 3339" in str(problem) or "offset" in str(problem):
+        return f"'{text}' is no instant: write day, time and offset, such as 2026-03-01T08:00:00+08:00."
+    return str(problem)
 
 
 def located(text: str, file: str, problems: list[Problem]) -> tuple[dict[str, Any], dict[Path, int]]:
@@ -44,10 +65,7 @@ def located(text: str, file: str, problems: list[Problem]) -> tuple[dict[str, An
     try:
         node = yaml.compose(text, Loader=yaml.SafeLoader)
     except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        problems.append(
-            Problem(file, mark.line + 1 if mark else 1, f"This is not YAML: {getattr(error, 'problem', error)}.")
-        )
+        problems.append(Problem(file, *ill_formed.told(error, text)))
         return {}, lines
     if node is None:
         return {}, lines
@@ -84,8 +102,22 @@ class _Values:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
+            slip = _in_braces(key, value_node)
+            if slip:
+                self.problems.append(Problem(self.file, line, slip))
+                continue
             if key in result:
                 self.problems.append(Problem(self.file, line, f"'{key}' stands here twice. Take one of them out."))
             result[key] = self.value(value_node, (*path, key))
             self.lines[(*path, key)] = line
         return result
+
+
+def _in_braces(key: str, value: yaml.Node) -> str | None:
+    """What YAML takes between braces for a name without a value, though somebody meant it otherwise."""
+    if value.value != "" or value.start_mark.index != value.end_mark.index:
+        return None
+    if re.match(r"\d", key):
+        return "A comma separates what is between braces. Write a decimal number with a point, or put it in quotes."
+    name, colon, rest = key.partition(":")
+    return f"A colon is followed by a space: '{name}: {rest}'." if colon and rest else None

@@ -9,7 +9,7 @@ import pytest
 from app import rulebook
 from app.core.problems import CatalogueError, located
 from app.explain import rule as explained
-from tests.cli.shop import NUDGE, THANKS, run, shop, words
+from tests.cli.shop import NUDGE, POLICY, THANKS, run, shop, words
 
 
 @pytest.fixture
@@ -124,6 +124,18 @@ def test_a_policy_file_that_is_empty_is_the_directorys_own(where: Path) -> None:
     (where / "intervals.yaml").write_text("")
     assert rulebook.load(where).policy.intervals == {}
     assert run("rules", "check", where).stderr == ""
+
+
+def test_a_shop_that_cannot_be_read_is_one_mistake_and_not_one_in_each_rule(tmp_path: Path) -> None:
+    said = run("rules", "check", shop(tmp_path, shop="zone: [\n")).stdout
+    assert [line.partition(": ")[0] for line in said.splitlines() if line[0] != " "] == [f"{tmp_path}/shop.yaml:1"]
+
+
+def test_check_knows_the_rules_that_the_calendar_may_name(tmp_path: Path) -> None:
+    times = "from: 2026-06-18T00:00:00+08:00, until: 2026-06-19T00:00:00+08:00"
+    shop(tmp_path, shop=f"{POLICY}calendar: [{{name: sale, {times}, mute: [nudg]}}]\n")
+    said = run("rules", "check", tmp_path).stdout
+    assert "shop.yaml:7: The calendar names a rule 'nudg'. There is none. Did you mean 'nudge'?" in said
 
 
 # -- list

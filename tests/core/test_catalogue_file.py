@@ -123,13 +123,15 @@ def test_each_mistake_is_said_where_it_is_and_with_a_way_out(case: dict) -> None
 
 
 def test_an_instant_that_a_start_cannot_be_read_from_is_said_in_words() -> None:
-    assert "'spring' is not RFC 3339" in problem(start="{since: 'spring'}")[1]
+    said = "is no instant: write day, time and offset, such as 2026-03-01T08:00:00+08:00."
+    for day in ("spring", "01.03.2026"):
+        assert problem(start=f"{{since: '{day}'}}")[1] == f"'{day}' {said}"
 
 
 def test_an_end_without_an_event_is_a_mistake_beside_its_others() -> None:
     found = problems(rule_text(ends="[{when: 'waited > 5'}]"))
     assert len(found) == 2
-    assert found[0].startswith("0.yaml:6: 'None' is no event.")
+    assert found[0].startswith("0.yaml:6: No event is named here. Known: AfterSaleClosed,")
     assert found[1].startswith("0.yaml:6: 'waited > 5' is not a condition: a duration (written duration('72h'))")
 
 
@@ -166,8 +168,26 @@ def test_lists_over_several_lines_are_pointed_into() -> None:
     )
 
 
-def test_an_empty_file_lacks_everything() -> None:
-    assert {each.split("'")[1] for each in problems("") if "missing" in each} == set(LINES) - {"ends", "more"}
+@pytest.mark.parametrize("text", ["", "# later\n", "{}"])
+def test_an_empty_file_is_one_mistake(text: str) -> None:
+    assert problems(text) == ["0.yaml:1: There is nothing in this file: write a rule, or take the file away."]
+
+
+def test_a_file_with_a_name_alone_lacks_everything_else() -> None:
+    lacking = problems("rule: a_rule\n")
+    assert {each.split("'")[1] for each in lacking} == set(LINES) - {"rule", "ends", "more"}
+    assert len(lacking) == 8
+
+
+def test_how_long_a_rule_lives_is_only_compared_where_durations_alone_tell() -> None:
+    ends = "[{on: OrderPaid}, {at: user.last_order_at}, {at: entered_at + 30d}]"
+    for steps in ("[{at_once: true}, {after: 30d}]", "[{after: silence.churned}, {after: 60d}]", "[{at: entered_at}]"):
+        assert "a_rule" in catalogue(rule_text(ends=ends, steps=steps)).rules
+
+
+def test_offers_of_a_shop_that_cannot_be_read_are_not_missed_in_rules() -> None:
+    text = rule_text(steps="[{after: 1d, offer: any}]")
+    assert "a_rule" in catalogue_file.read({"0.yaml": text}, Policy(), offers_known=False).rules
 
 
 def test_what_a_rule_of_the_shops_own_may_say_is_read() -> None:

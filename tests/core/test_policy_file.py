@@ -54,21 +54,30 @@ quiet_hours:
     assert problems(shop, intervals) == [
         "shop.yaml:2: There is no setting 'lokale' here. Did you mean 'locale'?",
         "shop.yaml:8: There is no setting 'exemt' here. Did you mean 'exempt'?",
-        "shop.yaml:1: 'Asia/Shangai' is no time zone. Write an IANA name such as Asia/Shanghai.",
-        "shop.yaml:5: '1260' is no time of day. Write it in quotes, such as \"21:00\".",
-        "shop.yaml:6: '25:00' is no time of day. Write it in quotes, such as \"21:00\".",
+        "shop.yaml:1: 'Asia/Shangai' is no time zone. Did you mean 'Asia/Shanghai'?",
+        "shop.yaml:5: '21:00' is no time of day. Write hours and minutes in quotes, such as \"09:00\".",
+        "shop.yaml:6: '25:00' is no time of day. Write hours and minutes in quotes, such as \"09:00\".",
         "shop.yaml:7: 'soon' is not a duration: write a whole number and a unit, such as 7d, 36h, 15min or 30s.",
         "shop.yaml:9: 'owl' is no channel. Known: chat_card, email, in_app, page, push, sms, wechat_service.",
         "shop.yaml:3: '3 days' is not a duration: write 3d.",
         f"intervals.yaml:2: The interval of 'diapers' is '-1': {days}",
         f"intervals.yaml:3: The interval of 'wipes' is 'many': {days}",
-        f"intervals.yaml:4: The interval of 'soap' is 'True': {days}",
+        f"intervals.yaml:4: The interval of 'soap' is 'true': {days}",
         f"intervals.yaml:5: The interval of 'bleach' is '99999': {days}",
         f"intervals.yaml:6: The interval of 'glue' is 'nan': {days}",
     ]
 
 
-@pytest.mark.parametrize("zone", ["Asia", "''", "../etc/passwd", "5", "[1]"])
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("asia/shanghai", "Asia/Shanghai"), ("Shanghai", "Asia/Shanghai"), ("Berlln", "Europe/Berlin")]
+    + [("new york", "America/New_York"), ("Europe/Berln", "Europe/Berlin")],
+)
+def test_the_zone_that_was_meant_is_suggested(written: str, meant: str) -> None:
+    assert problems(f"zone: {written}") == [f"shop.yaml:1: '{written}' is no time zone. Did you mean '{meant}'?"]
+
+
+@pytest.mark.parametrize("zone", ["Asia", "CST", "GMT+8", "''", "../etc/passwd", "5", "[1]"])
 def test_no_zone_is_taken_for_one(zone: str) -> None:
     (problem,) = problems(f"zone: {zone}")
     assert problem.endswith("is no time zone. Write an IANA name such as Asia/Shanghai.")
@@ -142,18 +151,34 @@ _TIMES = "from: '2026-06-18T00:00:00Z', until: '2026-06-19T00:00:00Z'"
         ("caps: [{rolling: 1d}]", "A cap needs 'limit'."),
         ("caps: [{limit: 0, rolling: 1d}]", "A cap allows one contact at least; a channel is closed under 'consent'."),
         ("caps: [{limit: -1, rolling: 1d}]", "'-1' is no count: write a whole number."),
-        ("caps: [{limit: true, rolling: 1d}]", "'True' is no count: write a whole number."),
+        ("caps: [{limit: true, rolling: 1d}]", "'true' is no count: write a whole number."),
         ("caps: [{limit: 1, rolling: 36h}]", "The window of a cap is 1 to 31 whole days."),
         ("caps: [{limit: 1, rolling: 0d}]", "The window of a cap is 1 to 31 whole days."),
         ("caps: [{limit: 1, rolling: 32d}]", "The window of a cap is 1 to 31 whole days."),
         ("caps: [{limit: 1, rolling: 1d, channel: smss}]", "'smss' is no channel. Did you mean 'sms'?"),
-        ("consent: [push]", "This is a mapping, one entry a line, not '['push']'."),
+        ("consent: [push]", "'consent' is a mapping, one entry a line, not '[push]'."),
         ("consent: {push: yess}", "'yess' is no consent for push. Known: allowed, denied, quota."),
         ("consent: {pusch: allowed}", "'pusch' is no channel. Did you mean 'push'?"),
-        ("companions: [milk]", "This is a mapping, one entry a line, not '['milk']'."),
+        ("companions: [milk]", "This is a mapping, one entry a line, not '[milk]'."),
         ("holdout: {share: 2}", "'2' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
-        ("holdout: {share: true}", "'True' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
-        ("offers: 5", "This is a mapping, one entry a line, not '5'."),
+        ("holdout: {share: true}", "'true' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
+        ("offers: 5", "'offers' is a mapping, one entry a line, not '5'."),
+        ("offers: {ten: }", "The offer 'ten' is written as a mapping, not as 'nothing'."),
+        ("offers: {ten: {value: 10}}", "'10' is no value of an offer. Write it as value: \"10.00\"."),
+        (
+            "offers: {ten: {min_spend: '80,00'}}",
+            "'80,00' is no min_spend of an offer. Write it as min_spend: \"10.00\".",
+        ),
+        ("offers: {ten: {currency: 1}}", "'1' is no currency of an offer. Write it as currency: CNY."),
+        ("offers: {ten: {kind: [a]}}", "'[a]' is no kind of an offer. Write it as kind: amount."),
+        ("consent: {push: yes}", "'true' is no consent for push. Known: allowed, denied, quota."),
+        ("caps: [{limit: 1, rolling: 1d, family: coupons}]", "'coupons' is no family. Did you mean 'coupon'?"),
+        ("stages: [{from: [a], to: b, on: OrderPayd}]", "'OrderPayd' is no event. Did you mean 'OrderPaid'?"),
+        ("stages: [{from: [a], to: b, on: [OrderPaid]}]", "'[OrderPaid]' is no event. Did you mean 'OrderPaid'?"),
+        (
+            "calendar: [{name: a, from: '2026-06-19T00:00:00Z', until: '2026-06-18T00:00:00Z', mute: all}]",
+            "The period ends before it begins: 'from' is the earlier one, 'until' the later.",
+        ),
         ("offers: {ten: 10}", "The offer 'ten' is written as a mapping, not as '10'."),
         ("calendar: [{name: a, from: x, mute: all}]", "A period of the calendar needs 'until'."),
         (f"calendar: [{{name: a, {_TIMES}}}]", "A period says 'mute' or 'postpone': all, or a list of rules."),
@@ -168,6 +193,32 @@ def test_each_mistake_of_the_shops_file_is_a_sentence_with_a_way_out(text: str, 
     assert problems(f"\n{text}") == [f"shop.yaml:2: {says}"]
 
 
-def test_an_instant_of_the_calendar_that_cannot_be_read_is_said_in_words() -> None:
-    (problem,) = problems("calendar: [{name: a, from: soon, until: later, mute: all}]")
-    assert "'soon' is not RFC 3339" in problem
+@pytest.mark.parametrize("day", ["soon", "2026-11-10"])
+def test_an_instant_of_the_calendar_that_cannot_be_read_is_said_in_words(day: str) -> None:
+    said = f"'{day}' is no instant: write day, time and offset, such as 2026-03-01T08:00:00+08:00."
+    assert problems(f"calendar: [{{name: a, from: {day}, until: later, mute: all}}]") == [f"shop.yaml:1: {said}"]
+
+
+def test_each_wrong_entry_of_a_mapping_is_said_in_its_line() -> None:
+    shop = "consent:\n  push: yes\n  sms: no\n  email: allowed\noffers:\n  ten: 10\n  gift: {kind: gift}\n  five: 5\n"
+    assert [problem.partition(": ")[0] for problem in problems(shop)] == [f"shop.yaml:{line}" for line in (2, 3, 6, 8)]
+
+
+def test_offers_are_known_by_their_names_even_when_they_are_wrong() -> None:
+    policy, found = policy_file.partly("offers: {ten: {value: 10}}", "")
+    assert (list(policy.offers), len(found)) == (["ten"], 1)
+    assert policy_file.readable("offers: {ten: {value: 10}}")
+    assert policy_file.readable("")
+    assert not policy_file.readable("offers: [")
+
+
+def test_rules_that_the_calendar_names_and_that_are_none_are_said_in_their_line() -> None:
+    shop = f"""calendar:
+  - {{name: a, {_TIMES}, mute: all}}
+  - {{name: b, {_TIMES}, postpone: [winback, winbak, 5]}}
+"""
+    assert [str(problem) for problem in policy_file.unknown_rules(shop, ["winback"])] == [
+        "shop.yaml:3: The calendar names a rule 'winbak'. There is none. Did you mean 'winback'?",
+        "shop.yaml:3: The calendar names a rule '5'. There is none. Known: winback.",
+    ]
+    assert policy_file.unknown_rules("zone: Asia/Shanghai", []) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from app.core.problems import CatalogueError, Problem, located, suggestion
+from app.core.problems import CatalogueError, Problem, located, shown, suggestion
 
 
 def read(text: str) -> tuple[dict, dict, list[str]]:
@@ -33,13 +33,41 @@ def test_an_empty_file_is_empty() -> None:
     assert read("# nothing\n") == ({}, {}, [])
 
 
+QUOTES = "A text with a colon, #, a brace or the like in it stands in quotes as a whole."
+INDENTED = "This line is not indented as those that it belongs with, or a '- ' is missing before a list's entry."
+BRACKET = "A bracket that opens here is not closed, or a comma or quotes are missing in it."
+BACKSLASH = "After a backslash in double quotes only some letters may come. Use single quotes."
+ANOTHER_KIND = "There is a space or a colon of another kind here, as word processors make. Type it anew."
+COMMA = "A comma separates what is between braces. Write a decimal number with a point, or put it in quotes."
+
+
 @pytest.mark.parametrize(
     ("text", "problem"),
     [
-        ("a: [1\nb: 2\n", "a.yaml:2: This is not YAML: expected ',' or ']', but got ':'."),
-        ("a: 'x\n", "a.yaml:2: This is not YAML: found unexpected end of stream."),
-        ("a: 1\n---\nb: 2\n", "a.yaml:2: This is not YAML: but found another document."),
-        ("a: \x01", "a.yaml:1: This is not YAML: unacceptable character #x0001: special characters are not allowed"),
+        ("a: [1\nb: 2\n", f"a.yaml:1: {BRACKET}"),
+        ("a: {b: 1, c: 2\nd: 1\n", f"a.yaml:1: {BRACKET}"),
+        ("a: 1\nb: [\n", "a.yaml:2: A bracket that opens here is not closed."),
+        ("a: 1\nb: {c: 1,\nd: 1\n", "a.yaml:2: A bracket that opens here is not closed."),
+        ("a: 'x\nb: 1\n", "a.yaml:1: The quote that opens here is not closed."),
+        ('a: "a\\qb"\n', f"a.yaml:1: {BACKSLASH}"),
+        ("a: 1\n---\nb: 2\n", "a.yaml:2: A file holds one rule: put what follows into another."),
+        ("a: 1\n...\nb: 2\n", "a.yaml:3: A file holds one rule: put what follows into another."),
+        ("  a: 1\nb: 2\n", f"a.yaml:2: {INDENTED}"),
+        ("a: 1\nb: \x01", "a.yaml:2: There is a character here that cannot be seen. Take it out."),
+        ("a:\n\tb: 1", "a.yaml:2: There is a tab here. Indent with spaces."),
+        ("a: 5\nb: %x", "a.yaml:2: A text that begins with such a sign stands in quotes as a whole."),
+        ("a: @x", "a.yaml:1: A text that begins with such a sign stands in quotes as a whole."),
+        ("a: *x b", "a.yaml:1: A text that begins with such a sign stands in quotes as a whole."),
+        ("a: x: y\n", f"a.yaml:1: {QUOTES}"),
+        ("a: {x.y} z\nb: 1\n", f"a.yaml:1: Something follows here that is no part of what is before it. {QUOTES}"),
+        ("a: 'don't'\n", f"a.yaml:1: Something follows here that is no part of what is before it. {QUOTES}"),
+        ("a:\n  b: 1\n   c: 2\n", f"a.yaml:3: {INDENTED}"),
+        ("a:\n  - b: 1\n  c: 1\n", f"a.yaml:3: {INDENTED}"),
+        ("a:1\nb: 2\n", "a.yaml:1: A colon is followed by a space, as in 'priority: 20'."),
+        ("a: 1\nb\nc: 2\n", "a.yaml:2: A name, a colon and a space are expected here, as in 'priority: 20'."),
+        ("a:\u00a01\nb: 2\n", f"a.yaml:1: {ANOTHER_KIND}"),
+        ("a: {b: 0,05}\n", f"a.yaml:1: {COMMA}"),
+        ("a: {b:1}\n", "a.yaml:1: A colon is followed by a space: 'b: 1'."),
         ("- a\n", "a.yaml:1: This file must be a mapping, 'name: value' on each line."),
         ("text", "a.yaml:1: This file must be a mapping, 'name: value' on each line."),
         ("a: 1\nb: 2\na: 3\n", "a.yaml:3: 'a' stands here twice. Take one of them out."),
@@ -49,12 +77,26 @@ def test_an_empty_file_is_empty() -> None:
 )
 def test_what_cannot_be_read_is_said_with_its_line(text: str, problem: str) -> None:
     _, _, problems = read(text)
-    assert [each.partition("\n")[0] for each in problems] == [problem]
+    assert problems == [problem]
+
+
+def test_a_name_without_a_value_is_no_slip_by_itself() -> None:
+    assert read("{a: , b: '', c: 1}")[::2] == ({"a": None, "b": "", "c": 1}, [])
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [(None, "nothing"), (True, "true"), ([False, 1], "[false, 1]"), ({"a": {"b": "c"}}, "{a: {b: c}}"), ("x", "x")],
+)
+def test_values_are_shown_as_they_are_written(value: object, words: str) -> None:
+    assert shown(value) == words
 
 
 def test_a_name_that_is_near_is_suggested_else_all_are_listed() -> None:
     assert suggestion("pusch", ["sms", "push"]) == "Did you mean 'push'?"
     assert suggestion("owl", ["sms", "push"]) == "Known: push, sms."
+    assert suggestion("PUSH", ["sms", "push"]) == "Did you mean 'push'?"
+    assert suggestion("owl", []) == "There is none yet."
 
 
 def test_all_mistakes_are_in_the_text_of_the_error() -> None:

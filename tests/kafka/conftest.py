@@ -11,13 +11,14 @@ import itertools
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app import embedded, topics
 from app.settings import Settings, load_settings
+from tests.kafka.harness import Worker
 
 
 class Consumed(NamedTuple):
@@ -51,6 +52,7 @@ class Kafka(NamedTuple):
 MakeSettings = Callable[..., Awaitable[Settings]]
 Produce = Callable[..., Awaitable[list[tuple[int, int]]]]
 ConsumeAll = Callable[..., Awaitable[list[Consumed]]]
+Start = Callable[..., Worker]
 
 _numbers = itertools.count(1)
 
@@ -164,3 +166,22 @@ def consume_all() -> ConsumeAll:
         return sorted(found, key=lambda r: (r.partition, r.offset))
 
     return read
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Start]:
+    """`start(settings, "a", reject_ceiling=10)`: a real worker, ended with the test.
+
+    Keywords are settings in lower case, or `command`, for another worker than the real one. Without a name each has its
+    own; workers of one name share a log.
+    """
+    workers: list[Worker] = []
+
+    def begin(settings: Settings, name: str | None = None, **more: Any) -> Worker:
+        worker = Worker(settings, tmp_path, name or f"worker-{len(workers)}", **{"command": Worker.REAL, **more})
+        workers.append(worker)
+        return worker.start()
+
+    yield begin
+    for worker in workers:
+        worker.close()

@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -25,31 +23,16 @@ from app.rulebook import load
 from app.settings import PREFIX, Settings, load_settings
 from app.topics import specs
 from tests.catalogues import THREE
-from tests.kafka.conftest import ConsumeAll, MakeSettings, Produce
-from tests.kafka.harness import Worker, environment, trigger_ids, until
+from tests.kafka.conftest import ConsumeAll, MakeSettings, Produce, Start
+from tests.kafka.harness import environment, trigger_ids, until
 
 pytestmark = pytest.mark.kafka
 
-Start = Callable[..., Worker]
 INPUTS = "orders,logins,profiles"
 SHARDS = 2
 END = "2026-06-30T00:00:00Z"
 TRIGGERS = [spec.logical for spec in specs(load_settings({})) if spec.kind == "triggers"]
 Sent = tuple[bytes, bytes]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """`start(settings, "a")`: a real worker, ended with the test."""
-    workers: list[Worker] = []
-
-    def begin(settings: Settings, name: str = "worker", **more: Any) -> Worker:
-        workers.append(Worker(settings, tmp_path, name, command=Worker.REAL, **more))
-        return workers[-1].start()
-
-    yield begin
-    for worker in workers:
-        worker.close()
 
 
 def told(kind: str, user: str, name: str, at: str, **fields: object) -> Sent:

@@ -2,35 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
-
 import orjson
 import pytest
 
-from app.settings import Settings
-from tests.kafka.harness import Worker, until
+from tests.kafka.harness import until
 
-from .conftest import ConsumeAll, MakeSettings, Produce
+from .conftest import ConsumeAll, MakeSettings, Produce, Start
 
 pytestmark = pytest.mark.kafka
 
-Start = Callable[..., Worker]
 BAD = (b"u-1", b"{")
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    workers: list[Worker] = []
-
-    def begin(settings: Settings, name: str, **more: Any) -> Worker:
-        workers.append(Worker(settings, tmp_path, name, command=Worker.REAL, **more))
-        return workers[-1].start()
-
-    yield begin
-    for worker in workers:
-        worker.close()
 
 
 def said(number: int, kind: str = "UserLoggedIn") -> tuple[bytes, bytes]:

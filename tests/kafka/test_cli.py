@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -15,28 +12,13 @@ from app.cli import cli
 from app.settings import PREFIX, Settings
 from schemas.instant import parse_instant
 from tests.kafka.defective_worker import POISON
-from tests.kafka.harness import Worker, environment, until
+from tests.kafka.harness import environment, until
 
-from .conftest import ConsumeAll, MakeSettings, Produce
+from .conftest import ConsumeAll, MakeSettings, Produce, Start
 
 pytestmark = pytest.mark.kafka
 
 DEFECTIVE = ("-m", "tests.kafka.defective_worker")
-Start = Callable[..., Worker]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """`start(settings)`: a real worker, ended with the test."""
-    workers: list[Worker] = []
-
-    def begin(settings: Settings, name: str = "worker", **more: Any) -> Worker:
-        workers.append(Worker(settings, tmp_path, name, **{"command": Worker.REAL, **more}))
-        return workers[-1].start()
-
-    yield begin
-    for worker in workers:
-        worker.close()
 
 
 async def lifecycle(settings: Settings, *arguments: str, answer: str = "", **more: object) -> tuple[int, str, str]:

@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import random
 import uuid
-from collections.abc import Callable, Iterator
 from datetime import UTC
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -24,30 +22,14 @@ from app.replay.journey import load_journey
 from app.replay.outgoing import Outgoing
 from app.replay.publish import publish
 from app.rulebook import SHIPPED
-from app.settings import Settings
 from schemas.instant import format_instant
 from schemas.rejects import CODES
 from tests.kafka import replay_twice
-from tests.kafka.conftest import Consumed, ToSend
-from tests.kafka.harness import Worker, until
+from tests.kafka.conftest import Consumed, Start, ToSend
+from tests.kafka.harness import until
 from tests.schemas.test_fuzz import mutate
 
 AT = "2026-03-01T08:15:30+08:00"
-
-Start = Callable[..., Worker]
-
-
-@pytest.fixture
-def start(tmp_path: Path) -> Iterator[Start]:
-    workers: list[Worker] = []
-
-    def begin(settings: Settings, **more: object) -> Worker:
-        workers.append(Worker(settings, tmp_path, f"worker-{len(workers)}", command=Worker.REAL, **more).start())
-        return workers[-1]
-
-    yield begin
-    for worker in workers:
-        worker.close()
 
 
 def issued(number: int, user: str = "u-42", **more: object) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from pathlib import Path
-from typing import Any
 
 import orjson
 import pytest
@@ -21,24 +18,9 @@ from app.topics import physical
 from tests.faults import outcome
 from tests.kafka.harness import Worker, until
 
-from .conftest import MakeSettings, Produce
+from .conftest import MakeSettings, Produce, Start
 
 pytestmark = pytest.mark.kafka
-
-Start = Callable[..., Worker]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    workers: list[Worker] = []
-
-    def begin(settings: Settings, name: str, **more: Any) -> Worker:
-        workers.append(Worker(settings, tmp_path, name, command=Worker.REAL, **more))
-        return workers[-1].start()
-
-    yield begin
-    for worker in workers:
-        worker.close()
 
 
 # -- what happens to a group's offsets

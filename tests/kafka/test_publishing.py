@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 from subprocess import PIPE, STDOUT
 from types import SimpleNamespace
@@ -30,25 +30,9 @@ from tests.faults import rules as scene
 from tests.faults.stage import Stage
 from tests.kafka.harness import ROOT, Worker, environment, until
 
-from .conftest import ConsumeAll, Kafka, MakeSettings, Produce
+from .conftest import ConsumeAll, Kafka, MakeSettings, Produce, Start
 
 pytestmark = pytest.mark.kafka
-
-Start = Callable[..., Worker]
-
-
-@pytest.fixture
-async def start(tmp_path: Path) -> AsyncIterator[Start]:
-    """`start(settings, "a")`: a real worker, ended with the test."""
-    workers: list[Worker] = []
-
-    def begin(settings: Settings, name: str = "worker", **more: Any) -> Worker:
-        workers.append(Worker(settings, tmp_path, name, Worker.REAL, **more))
-        return workers[-1].start()
-
-    yield begin
-    for worker in workers:
-        worker.close()
 
 
 @pytest.fixture

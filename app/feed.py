@@ -13,7 +13,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.errors import KafkaError
 
-from app import clock
+from app import clock, committed
 from app.settings import Settings
 from app.topics import physical
 from schemas.envelope import TRIGGER_RETRACTED
@@ -54,13 +54,7 @@ async def triggers(settings: Settings, *, from_start: bool) -> AsyncIterator[Tol
     `from_start` begins with the oldest that is still kept, else with what comes from now on. Topics and partitions that
     appear later are read from their start. Raises FeedProblem when the brokers cannot be reached.
     """
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        **settings.kafka_security,
-    )
+    consumer = committed.consumer(settings)
     admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap, **settings.kafka_security)
     try:
         await consumer.start()

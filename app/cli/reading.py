@@ -12,7 +12,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from app import clock
+from app import clock, committed
 from app.settings import Settings
 from app.topics import check_topics
 
@@ -41,15 +41,7 @@ def stopped_answering(settings: Settings, problem: Exception) -> ReadProblem:
 async def reader(settings: Settings, **options: Any) -> AsyncIterator[AIOKafkaConsumer]:
     """A consumer, once the topics are known to be as they should. Raises TopicProblem, or ReadProblem later on."""
     await check_topics(settings)
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=_FETCH_BYTES,
-        **settings.kafka_security,
-        **options,
-    )
+    consumer = committed.consumer(settings, max_partition_fetch_bytes=_FETCH_BYTES, **options)
     try:
         await consumer.start()
         yield consumer

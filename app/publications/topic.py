@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, NamedTuple
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import (
     InvalidProducerEpoch,
     InvalidProducerIdMapping,
@@ -22,6 +22,7 @@ from aiokafka.errors import (
     ProducerFenced,
 )
 
+from app import committed
 from app.publications.record import NoPublication, Publication, decode, encode, key, number_of
 from app.settings import Settings
 from app.topics import RULES, physical
@@ -97,14 +98,7 @@ def found(records: Iterable[tuple[bytes | None, bytes | None]]) -> Found:
 async def _read(settings: Settings) -> list[tuple[bytes | None, bytes | None]]:
     tp = TopicPartition(physical(settings, RULES), 0)
     records: list[tuple[bytes | None, bytes | None]] = []
-    consumer = AIOKafkaConsumer(
-        bootstrap_servers=settings.kafka_bootstrap,
-        isolation_level="read_committed",
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=MOST_BYTES,
-        **settings.kafka_security,
-    )
+    consumer = committed.consumer(settings, max_partition_fetch_bytes=MOST_BYTES)
     try:
         await consumer.start()
         consumer.assign([tp])

@@ -154,7 +154,8 @@ def try_(
 ) -> None:
     """Run RULE alone on the events of FILE.jsonl, in virtual time, and tell user by user what comes of it.
 
-    Nothing is read from Kafka and nothing is sent. A line of the file is an event, as for `lifecycle replay`.
+    Nothing is read from Kafka and nothing is sent. A line of the file is an event, as for `lifecycle replay`. Exit code
+    1 when none of them can be used.
     """
     settings = _settings()
     catalogue, files = _files(_where(directory))
@@ -178,6 +179,9 @@ def try_(
         ) from problem
     for line in told(rule, done, catalogue, users):
         click.echo(line)
+    if not done.timelines:
+        whose = f" of {timeline.printable(user)}" if user else ""
+        raise click.ClickException(f"There is no event{whose} in {file} that can be used, so nothing was tried.")
 
 
 def told(rule: str, done: trial.Trial, catalogue: Catalogue, users: int) -> Iterator[str]:

@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 from rich.markup import escape
 
+from app.cli import named
 from app.feed import FeedProblem, Told, triggers
 from app.settings import Settings, SettingsError, load_settings
 
@@ -18,7 +19,10 @@ from app.settings import Settings, SettingsError, load_settings
 @click.option("--user", help="Only this user's.")
 @click.option("--from-start", is_flag=True, help="Begin with the oldest that Kafka still keeps.")
 def command(rule: str | None, user: str | None, from_start: bool) -> None:
-    """Print triggers as they come: when, rule, user, step, channel, reason. Ctrl-C ends it."""
+    """Print triggers as they come: when, rule, user, step, channel, reason. Ctrl-C ends it.
+
+    Exit code 2 when --rule names none.
+    """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     try:
         asyncio.run(_watch(load_settings(), rule, user, from_start))
@@ -29,6 +33,8 @@ def command(rule: str | None, user: str | None, from_start: bool) -> None:
 
 
 async def _watch(settings: Settings, rule: str | None, user: str | None, from_start: bool) -> None:
+    if rule is not None:
+        named.require(await named.published_if_any(settings), rule)
     out = Console(highlight=False, soft_wrap=True)
     if out.is_terminal:
         out.print("[dim]waiting for triggers; Ctrl-C ends[/]")

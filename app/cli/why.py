@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from datetime import UTC, tzinfo
@@ -15,19 +16,17 @@ import msgspec
 from aiokafka import TopicPartition
 from rich.console import Console
 
-from app import clock, rulebook
 from app.accounts import Merged, merged_key, merged_of
-from app.cli import reading
+from app.cli import named, reading
 from app.cli.terminal import width
-from app.core.problems import CatalogueError
-from app.core.row import NewerRow, Row, decode
+from app.core.row import NewerRow, Row, Run, decode
 from app.core.rules import Catalogue
+from app.explain import rule as words
 from app.explain import timeline
 from app.explain.language import listed
 from app.explain.timeline import Entry
 from app.processor import META_KEY, TRANSFERS, active_since, partition_of
 from app.publications import topic as publishing
-from app.publications.record import in_effect
 from app.settings import Settings, SettingsError, load_settings, start_policy
 from app.topics import CHANGELOG, RULES, TopicProblem, changelog, specs
 from schemas import codec
@@ -53,35 +52,37 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
 
     Reads what Kafka still keeps of the user's partition: events as long as upstream keeps them, decisions for a month,
     triggers for a week. A run that ended before its step was due left no decision: what ended it stands among what
-    happened. Exit code 1 when nothing is known of the user.
+    happened. Exit code 1 when nothing is known of the user, 2 when --rule names none.
     """
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     try:
         settings = load_settings()
         begin = parse_instant(since, settings.assume_zone) if since else None
-        known, catalogue = asyncio.run(_look(settings, user, begin))
+        known, rules = asyncio.run(_look(settings, user, begin))
     except BadInstant as problem:
         raise click.BadParameter(str(problem), param_hint="--since") from problem
     except (SettingsError, TopicProblem, publishing.PublishingProblem, reading.ReadProblem) as problem:
         raise click.ClickException(str(problem)) from problem
-    zone = zone_of(known, catalogue)
+    zone = zone_of(known, rules.catalogue)
+    if rule is not None:
+        named.require(rules, rule, heard_of=_is_known_of(rule, known))
     if known.nothing:
         click.echo(_nothing(user, settings, since), err=True)
         context.exit(1)
     for line in told(user, known, rule, zone, begin, last):
         click.echo(line)
-    for line in passed_over(known, rule, zone, settings, catalogue):
+    skipped = passed_over(known, rule, zone, settings, rules.catalogue)
+    for line in skipped:
         click.echo(line)
+    data = rules.meanings.get(rule or "")
+    if rule and data and begin is None and not skipped and not _is_known_of(rule, known):
+        for line in not_entered(rule, data, width()):
+            click.echo(line)
 
 
-async def _look(settings: Settings, user: str, since: int | None) -> tuple[Known, Catalogue | None]:
-    """The user, and the rules in effect, if this release can read them."""
-    known = await read(settings, user, since)
-    published = in_effect(await publishing.read(settings), clock.now())
-    try:
-        return known, rulebook.compiled(published.files) if published else rulebook.load(settings.rules)
-    except CatalogueError:
-        return known, None
+async def _look(settings: Settings, user: str, since: int | None) -> tuple[Known, named.Rules]:
+    """The user, and the rules in effect."""
+    return await read(settings, user, since), await named.published(settings)
 
 
 def _nothing(user: str, settings: Settings, since: str | None) -> str:
@@ -233,6 +234,7 @@ def told(
         lines.append(f"{len(entries) - last:,} earlier entries are not shown (--last).")
     lines += timeline.render(entries[-(last or 0) :], zone, width())
     runs = [run for run in timeline.alive(known.row) if rule in (None, run.rule)] if known.row else []
+    lines += _ended(known.row, rule, zone) if known.row and rule else []
     lines += [f"still to come: {line}" for line in timeline.to_come(runs, zone)]
     lines += _accounts(user, known, zone)
     if known.row_problem:
@@ -275,6 +277,36 @@ def passed_over(
             how = "" if start == "none" else " was passed over"
             groups.setdefault(f"{what}{how} (start: {start.partition(':')[0]}).", []).append(name)
     return [f"{', '.join(names)}: {said}" for said, names in groups.items()]
+
+
+def _is_known_of(rule: str, known: Known) -> bool:
+    """Whether anything was considered for the rule, or will be."""
+    named_by: list[Decision | Trigger | Retraction | Outcome | Run] = []
+    for said in (known.decisions, known.triggers, known.retractions, known.outcomes):
+        named_by += said
+    for runs in known.row.runs.values() if known.row else ():
+        named_by += runs
+    return any(one.rule == rule for one in named_by)
+
+
+def not_entered(rule: str, data: words.Data, columns: int) -> list[str]:
+    """Of a rule of which nothing is known: what would have let the user in, and what might have ended it unseen."""
+    return textwrap.wrap(
+        f"{rule}: nothing of it is kept for this user, so it was not entered, or had ended before anything was due, or "
+        f"that is long ago. {words.entrance(data)}",
+        columns,
+    )
+
+
+def _ended(row: Row, rule: str, zone: tzinfo) -> list[str]:
+    """The runs that something ended, of which no decision tells."""
+    runs = [run for runs in row.runs.values() for run in runs if run.rule == rule and run.ends]
+    lines = []
+    for run in runs:
+        entered, over = (timeline.local(at, zone) for at in (run.entered_at, run.ends[0].at))
+        what = f"{run.rule}{timeline.thing(run.kind, run.key)}"
+        lines.append(f"over: {what}, entered {entered}, ended by {run.ends[0].kind} {over}")
+    return lines
 
 
 def _first_entries(events: Iterable[Event], catalogue: Catalogue) -> dict[str, int]:

@@ -70,9 +70,8 @@ def paragraph(data: Data, width: int = 100) -> list[str]:
     """A rule in a paragraph of plain words, wrapped."""
     said = " ".join(
         [
-            f"{data.get('about')} It is entered {_entering(data)}.",
-            _reentry(data),
-            _ending(data),
+            str(data.get("about")),
+            entrance(data),
             *_waiting(data),
             _stepping(data),
             *_asking(data),
@@ -89,6 +88,11 @@ def paragraph(data: Data, width: int = 100) -> list[str]:
     other = {name: value for name, value in data.items() if name not in _SAID}
     other |= {f"send.{name}": value for name, value in _send(data).items() if name not in _SAID_OF_SEND}
     return lines + [f"Also set: {name}: {flow(value)}" for name, value in other.items()]
+
+
+def entrance(data: Data) -> str:
+    """What lets a user in, how often, and what ends it: the sentences of the paragraph that say so."""
+    return f"It is entered {_entering(data)}. {_reentry(data)} {_ending(data)}"
 
 
 def timeline(data: Data, width: int = 100) -> list[str]:

@@ -116,6 +116,21 @@ def test_a_file_without_an_event_is_not_about_the_time(where: Path, tmp_path: Pa
     assert f"{file}, line 1: left out. It is not a JSON object: write each event on one line." in result.stderr
     assert "bad_time" not in result.stdout
     assert "nudge: 0 events of 0 users" in result.stdout
+    assert result.exit_code == 1
+    assert f"There is no event in {file} that can be used, so nothing was tried." in result.stderr
+
+
+def test_a_file_without_a_usable_event_of_the_user_is_said_to_have_none(where: Path, tmp_path: Path) -> None:
+    file = file_of(
+        tmp_path / "e.jsonl",
+        coupon("u-1", "c-4", "2026-03-01T08:15:30+08:00"),
+        coupon("u-2", "c-5", "2026-03-01T08:15:30+08:00", value="many"),
+    )
+    assert run("rules", "try", "nudge", file, "--dir", where).exit_code == 0
+    for user in ("u-2", "u-3"):
+        result = run("rules", "try", "nudge", file, "--dir", where, "--user", user)
+        assert result.exit_code == 1
+        assert f"There is no event of {user} in {file} that can be used" in result.stderr
 
 
 def test_text_of_others_cannot_write_to_the_terminal(where: Path, tmp_path: Path) -> None:

@@ -1,13 +1,19 @@
-"""`lifecycle why`: what the start policy of a rule passed over is said, whose steps left no decision."""
+"""`lifecycle why`: what the start policy of a rule passed over, whose steps left no decision, and what a rule waits for
+that the user never did, is said; a rule that is none is asked for in vain.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from zoneinfo import ZoneInfo
 
+import click
 import pytest
 
-from app.cli.why import Known, passed_over
+from app.cli import named
+from app.cli.why import Known, not_entered, passed_over, told
+from app.core.row import Mark, Row, Run
 from app.rulebook import load
 from app.settings import load_settings
 from schemas import events as ev
@@ -49,3 +55,58 @@ def test_the_start_policy_of_the_settings_is_the_one_that_counts(start: str, wor
 
 def test_nothing_known_of_a_user_is_nothing_whatever_the_shard_knows() -> None:
     assert Known([], [], [], [], [], [], [], None, "", {"winback": 1}).nothing
+
+
+# -- which rules there are to ask about
+
+RULES = named.of_directory(load_settings({}))
+
+
+def test_a_rule_that_is_none_is_refused_with_the_one_that_was_meant(capsys: pytest.CaptureFixture[str]) -> None:
+    named.require(RULES, "winback")
+    with pytest.raises(click.BadParameter, match=r"There is no rule 'winbak'\. Did you mean winback\?") as caught:
+        named.require(RULES, "winbak")
+    assert caught.value.exit_code == 2
+    with pytest.raises(click.BadParameter, match="There are: activation_nudge, "):
+        named.require(RULES, "zzz")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_rule_that_was_removed_can_still_be_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    named.require(RULES._replace(others=frozenset({"old"})), "old")
+    named.require(RULES, "older", heard_of=True)
+    said = "'{}' is none of the rules in effect; what is kept of it is shown.\n"
+    assert capsys.readouterr() == ("", said.format("old") + said.format("older"))
+
+
+def test_where_the_rules_cannot_be_read_any_may_be_named(tmp_path: Path) -> None:
+    (tmp_path / "broken.yaml").write_text("rule: [")
+    unknown = named.of_directory(load_settings({"LIFECYCLE_RULES": str(tmp_path)}))
+    assert unknown == (None, {}, frozenset())
+    named.require(unknown, "anything")
+
+
+def test_what_a_rule_waits_for_is_said_to_who_asks_why_it_was_not_entered() -> None:
+    said = " ".join(not_entered("coupon_unused", RULES.meanings["coupon_unused"], 60))
+    assert said.startswith("coupon_unused: nothing of it is kept for this user, so it was not entered, or had ended")
+    assert "It is entered when a coupon is issued (CouponIssued). Each pack has a run of its own, and no pack" in said
+    assert "It ends at once when a coupon is redeemed (CouponRedeemed), when a coupon is revoked" in said
+
+
+def test_runs_that_were_ended_before_anything_was_due_are_told_of_the_rule_that_is_asked_for() -> None:
+    over = Mark(at("03-02"), "e-2", "OrderPaid")
+    runs = [
+        Run("winback", 1, "user", "u-1", "e-1", at("03-01"), ends=(over,)),
+        Run("winback", 1, "user", "u-1", "e-2", at("03-02"), due_at=at("05-01"), timer_at=at("05-01")),
+        Run("coupon_unused", 1, "pack", "c-4", "e-1", at("03-01"), ends=(over,)),
+    ]
+    row = Row("u-1", runs={"a": tuple(runs[:2]), "b": (runs[2],)})
+    known = Known([], [], [], [], [], [], [], row, "", {})
+    assert told("u-1", known, "winback", ZONE)[1:] == [
+        "over: winback, entered 2026-03-01 12:00:00, ended by OrderPaid 2026-03-02 12:00:00",
+        "still to come: winback, step 1: due 2026-05-01 12:00:00",
+    ]
+    assert told("u-1", known, "coupon_unused", ZONE)[1:] == [
+        "over: coupon_unused (pack c-4), entered 2026-03-01 12:00:00, ended by OrderPaid 2026-03-02 12:00:00"
+    ]
+    assert not any(line.startswith("over") for line in told("u-1", known, None, ZONE))

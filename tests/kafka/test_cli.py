@@ -80,6 +80,16 @@ async def test_why_tells_what_happened_what_was_held_what_went_out_and_what_is_t
     assert code == 0
     assert "happened" in out
     assert "coupon_unused" not in out
+    told = " ".join(out.split())
+    assert "winback: nothing of it is kept for this user" in told
+    assert "It is entered when an order is paid (OrderPaid); or when" in told
+
+    code, out, _ = await lifecycle(settings, "why", "u-42", "--rule", "coupon_unused")
+    assert "nothing of it is kept" not in out
+
+    code, out, err = await lifecycle(settings, "why", "u-42", "--rule", "winbak")
+    assert (code, out) == (2, "")
+    assert "There is no rule 'winbak'. Did you mean winback?" in err
 
     code, out, _ = await lifecycle(settings, "why", "u-42", "--since", "2026-03-02T00:00:00Z")
     assert code == 0

@@ -321,3 +321,14 @@ async def test_watch_prints_a_line_a_trigger_picks_by_rule_and_ends_clean_on_ctr
     assert "retracted" in lines[1]
     assert (process.returncode, rest) == (0, b"")
     assert b"Traceback" not in errors
+
+
+async def test_watch_refuses_a_rule_that_is_none_whether_or_not_any_are_published(make_settings: MakeSettings) -> None:
+    for settings in (await make_settings(partitions=1), await make_settings(create=False)):
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "app", "watch", "--rule", "winbak", env=environment(settings),
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        out, errors = await asyncio.wait_for(process.communicate(), 30)
+        assert (process.returncode, out) == (2, b"")
+        assert b"There is no rule 'winbak'. Did you mean winback?" in errors

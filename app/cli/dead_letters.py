@@ -49,7 +49,7 @@ def list_(code: str | None, limit: int) -> None:
     for line in table(newest):
         click.echo(line)
     told = ", ".join(f"{count:,} {name}" for name, count in counts.most_common())
-    click.echo(f"{len(newest):,} of {counts.total():,} dead letters ({told}).")
+    click.echo(f"{len(newest):,} of {counted(counts.total(), 'dead letter')} ({told}).")
 
 
 async def _newest(settings: Settings, code: str | None, limit: int) -> tuple[list[Letter], Counter[str]]:

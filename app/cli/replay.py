@@ -13,6 +13,7 @@ from typing import Final
 import click
 from rich.console import Console
 
+from app.explain.language import counted
 from app.replay.files import BadLine, EventFile, FileProblem
 from app.replay.journey import ENDS, Journey, load_journey
 from app.replay.journey_data import JourneyProblem
@@ -82,7 +83,8 @@ def _file(path: Path, topic: str | None, settings: Settings, until: int | None, 
     file = EventFile(path, topic=topic, assume_zone=settings.assume_zone, report=report)
     _run(before(file.events(), until), settings, until, dry_run, say)
     if file.undated:
-        say.print(f"{file.undated:,} lines have no readable time: the worker will put them into the dead letters.")
+        lines = counted(file.undated, "line")
+        say.print(f"{lines} without a readable time: the worker will put what has none into the dead letters.")
     if bad:
         raise click.ClickException(f"{bad:,} of the lines could not be published.")
 
@@ -97,11 +99,10 @@ def _run(events: Iterable[Outgoing], settings: Settings, until: int | None, dry_
 
         def show(progress: Progress) -> None:
             at = format_instant(progress.reached, settings.assume_zone or UTC)[:10] if progress.reached else "the start"
-            status.update(f"published {progress.events:,} events, {progress.rate:,.0f} a second, up to {at}")
+            status.update(f"published {counted(progress.events, 'event')}, {progress.rate:,.0f} a second, up to {at}")
 
         done = asyncio.run(publish(events, settings, until=until, progress=show))
-    say.print(
-        f"published {done.events:,} events ({done.bytes / 1e6:,.1f} MB) in {done.seconds:.1f} s: {done.rate:,.0f}/s"
-    )
+    size = f"{done.bytes / 1e6:,.1f} MB"
+    say.print(f"published {counted(done.events, 'event')} ({size}) in {done.seconds:.1f} s: {done.rate:,.0f}/s")
     for name, count in done.left_out.items():
-        say.print(f"left out {count:,} events for {name}: LIFECYCLE_INPUTS does not name that input.")
+        say.print(f"left out {counted(count, 'event')} for {name}: LIFECYCLE_INPUTS does not name that input.")

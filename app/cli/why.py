@@ -231,7 +231,7 @@ def told(
     entries = [entry for entry in timeline.in_time(_entries(known, rule, zone)) if since is None or entry.at >= since]
     lines = [f"{timeline.printable(user)} (times in {zone})"]
     if last is not None and len(entries) > last:
-        lines.append(f"{len(entries) - last:,} earlier entries are not shown (--last).")
+        lines.append(f"Earlier entries that are not shown (--last): {len(entries) - last:,}.")
     lines += timeline.render(entries[-(last or 0) :], zone, width())
     runs = [run for run in timeline.alive(known.row) if rule in (None, run.rule)] if known.row else []
     lines += _ended(known.row, rule, zone) if known.row and rule else []

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from app.core import calendar, ids
+from app.core import calendar, ids, words
 from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.policy import StageMove
@@ -27,7 +27,14 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     orders = paid_orders(row) if happening.kind in _OF_PURCHASES else 0
     for move in moment.catalogue.policy.stages:
         if move.on == happening.kind and row.stage in move.source and orders >= move.orders:
-            row = _moved(row, move.to, happening.at, f"{happening.kind}, {orders} orders so far.", happening, moment)
+            row = _moved(
+                row,
+                move.to,
+                happening.at,
+                f"{happening.kind}, {words.counted(orders, 'order')} so far.",
+                happening,
+                moment,
+            )
             break
     return timed(row, moment) if happening.kind in _OF_PURCHASES else row
 
@@ -44,7 +51,7 @@ def meet_history(row: Row, other: Row, brought: bool, happening: Happening, mome
             stage = move.to
             break
     if stage != row.stage:
-        why = f"Another account was merged into this one; {orders} orders so far."
+        why = f"Another account was merged into this one; {words.counted(orders, 'order')} so far."
         row = _moved(row, stage, happening.at, why, happening, moment)
     return timed(row, moment)
 

@@ -37,8 +37,13 @@ def length(span: int) -> str:
     for name, size in _UNITS:
         count = span // size
         if count:
-            return f"{count} {name}" if count == 1 else f"{count} {name}s"
+            return counted(count, name)
     return "a moment"
+
+
+def counted(count: int, noun: str) -> str:
+    """'1 order', '2 orders'."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 
 
 def worth(coupon: Coupon) -> str:

@@ -17,7 +17,7 @@ _UNITS = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
 _NAME = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 _WORD = re.compile(r"[a-z]+")
 
-#: Names as part of a sentence. The others say what `VARIABLES` says about them.
+#: Names as part of a sentence: of a yes or no what is so, of all else what it is.
 PHRASES = {
     "entered_at": "the entry",
     "waited": "the time since the entry",
@@ -39,6 +39,39 @@ PHRASES = {
     "coupon.expires_at": "the coupon's expiry",
     "coupon.validity": "the coupon's validity",
     "coupon.expires_in": "the time left until the coupon expires",
+    "user.registered_at": "the registration",
+    "user.has_history": "the user's history is known from its beginning",
+    "user.orders_before": "the number of orders before our first event",
+    "baseline.last_order_at": "the latest purchase before our first event",
+    "user.was_silent_for": "the time between the entry and the purchase before it",
+    "user.bought_before": "there was a purchase before the entry",
+    "user.unseen_for": "the time since the user was seen",
+    "user.came_back": "the user was seen again, more than half an hour after the entry",
+    "user.usual_gap": "the user's usual gap between purchases",
+    "user.coupon_in_hand": "the user has a coupon to use now",
+    "user.has_birthday": "the birthday is known",
+    "event.names_birthday": "this event names the birthday, or changes it",
+    "user.birthday": "09:00 of the next birthday",
+    "user.anniversary": "09:00 of the next anniversary",
+    "user.stage": "the life stage",
+    "silence.churned_before": "the silence of a customer who counted as gone by then",
+    "policy.magic_number": "the number of orders after which a next one is likely",
+    "event.days_later": "the number of local days between the entry and this event",
+    "order.id": "the order's id",
+    "order.total_minor": "the order's total in cents",
+    "order.is_open": "the order is neither paid nor cancelled",
+    "order.payable_from": "the moment from which the order can be paid",
+    "order.pay_deadline": "the deadline for its payment",
+    "order.pay_within": "the deadline for its payment (a day, where none is named)",
+    "order.pay_url": "where the order is paid",
+    "order.companion": "the product type that goes with what was bought",
+    "order.category": "the category of most of the order",
+    "cart.size": "the number of pieces in the cart",
+    "category": "the category",
+    "view.visits": "the number of visits to the product looked at most",
+    "view.dwell": "the longest look at it",
+    "view.last_at": "the latest look at it",
+    "view.title": "the product looked at most",
     "product_type": "the product type",
     "line.units": "the number of units bought",
     "line.replenishable": "the product type's interval is known and the line is neither a gift nor a subscription",
@@ -108,12 +141,7 @@ def listed(items: Iterable[str], last: str = "or") -> str:
 
 def phrase(name: str) -> str:
     """A name of the view as part of a sentence."""
-    if name in PHRASES or name not in VARIABLES:
-        return PHRASES.get(name, name)
-    about = VARIABLES[name].about
-    if about.startswith("when "):
-        return f"the moment {about}"
-    return f"the {about}" if about.startswith(("time ", "number ")) else about
+    return PHRASES.get(name, name)
 
 
 # -- timings
@@ -226,7 +254,7 @@ _TOKEN = re.compile(
 )
 _OPERATORS = {
     ">=": "is at least", "<=": "is at most", ">": "is more than", "<": "is less than", "==": "is", "!=": "is not",
-    "&&": "and", "||": "or", "!": "not", "(": "(", ")": ")",
+    "&&": "and", "||": "or", "!": "it is not so that", "(": "(", ")": ")",
 }  # fmt: skip
 
 
@@ -242,7 +270,8 @@ def condition(text: object) -> str:
         if words is None:
             return f"`{source}`"
         said.append(words)
-    return " ".join(said).replace("( ", "(").replace(" )", ")")
+    text = " ".join(said).replace("( ", "(").replace(" )", ")")
+    return re.sub(r" is (not )?''(?= |\)|$)", lambda empty: " is named" if empty[1] else " is not named", text)
 
 
 def _token(token: re.Match[str]) -> str | None:

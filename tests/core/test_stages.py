@@ -35,7 +35,7 @@ def test_a_registration_is_the_introduction_and_the_first_order_is_growth() -> N
     one = desk().say(registered("03-01"), first)
     assert moves(one) == [(None, "introduction", "03-01"), ("introduction", "growth", "03-02")]
     (_, change) = (c for c in one.trace if isinstance(c, StageChange))
-    assert change.reason == "OrderPaid, 1 orders so far."
+    assert change.reason == "OrderPaid, 1 order so far."
     assert change.facts == {"orders": 1}
     assert change.evidence == (
         Evidence(event_id=first.event_id, type="OrderPaid", occurred_at="2026-03-02T12:00:00+08:00"),

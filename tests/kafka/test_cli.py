@@ -139,7 +139,7 @@ async def test_dead_letters_are_listed_and_sent_again_once_the_cause_is_mended_a
     assert "logins[" in out
     assert "wrong_partition" in out
     _, out, _ = await lifecycle(settings, "dead-letters", "list", "--code", "missing_field", "--limit", "1")
-    assert "1 of 1 dead letters (1 missing_field)" in out
+    assert "1 of 1 dead letter (1 missing_field)" in out
     assert "user_id" in out or "event_id" in out
 
     # Nothing is mended yet, but for the partition.

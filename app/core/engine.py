@@ -27,7 +27,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
         return row
     known = max(MANY_RUN_KEYS, len(row.runs))
     row = adapt(row, moment)
-    after = facts.apply(row, event)
+    after = facts.apply(row, event, moment.floor)
     if isinstance(after, Refused):
         return after
     if event.occurred_at < moment.floor:

@@ -65,7 +65,7 @@ class Facts(NamedTuple):
     happenings: tuple[Happening, ...] = ()
     reversals: tuple[Reversal, ...] = ()
     retimed: str | None = None
-    """An order whose remaining units changed: pending steps it started are timed anew."""
+    """An order of which something changed, or "" for the user (another zone): pending steps are timed anew."""
 
 
 class Refused(NamedTuple):

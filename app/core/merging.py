@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec.structs import fields, replace
 
-from app.core import baselines, facts, ids, visits
+from app.core import baselines, facts, ids, looks, visits
 from app.core.row import (
     MAX_CARTS,
     MAX_CASES,
@@ -157,13 +157,8 @@ def _sent(row: Row, other: Row) -> tuple[Sent, ...]:
 def _views(row: Row, other: Row) -> dict[str, View]:
     views = dict(row.views)
     for view in other.views.values():
-        mine = views.get(view.product_id, replace(view, visits=0))
-        views[view.product_id] = replace(
-            _filled(mine, view),
-            last_at=max(mine.last_at, view.last_at),
-            visits=mine.visits + view.visits,
-            dwell=max(mine.dwell, view.dwell),
-        )
+        mine = views.get(view.product_id)
+        views[view.product_id] = view if mine is None else _filled(looks.together(mine, view), view)
     newest = sorted(views.values(), key=lambda view: (view.last_at, view.product_id))[-MAX_VIEWS:]
     return {view.product_id: view for view in newest}
 

@@ -50,6 +50,9 @@ LEDGER_DAYS = 7
 _ENTRY = 12  # bytes of a ledger entry: 8 of the id's hash, 4 of the hour
 _HOUR = 3_600_000_000
 
+#: The key of a checkout that names neither its order nor itself: each time it may be another one.
+NAMELESS_CHECKOUT = "checkout:"
+
 NEVER = 253_370_764_800_000_000
 """An instant that does not come (the year 9999): what an open-ended coupon 'expires' at."""
 
@@ -215,6 +218,10 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """A control candidate: it counts for other control candidates only."""
 
 
+#: (instant, event id, seconds): one look at a product.
+Look = tuple[int, str, int]
+
+
 class View(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What a user looked at: one row a product."""
 
@@ -227,6 +234,10 @@ class View(msgspec.Struct, frozen=True, array_like=True, gc=False):
     product_type: str = ""
     title: str | None = None
     image_url: str | None = None
+    summed: tuple[int, int, int] = (-1, 0, 0)
+    """(latest, visits, longest) of the looks before those in `looks`; what is above is of all together."""
+    looks: tuple[Look, ...] = ()
+    """Those that an earlier one may still join, in order."""
 
 
 class Cart(msgspec.Struct, frozen=True, array_like=True):

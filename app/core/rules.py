@@ -130,6 +130,8 @@ class Catalogue(NamedTuple):
     ended_by: Mapping[str, tuple[tuple[Rule, End], ...]]
     held_by: Mapping[str, tuple[Rule, ...]]
     retimed_by: Mapping[str, tuple[Rule, ...]]
+    reopened: tuple[str, ...]
+    """Names of rules about an order that another order ends only while this one is in some state."""
     earlier: Mapping[tuple[str, int], Rule] = {}
     """Versions of rules under which runs may still be finished."""
     fingerprint: int = 0
@@ -196,6 +198,13 @@ def index(
         ended_by={k: tuple(v) for k, v in ended.items()},
         held_by={k: tuple(v) for k, v in held.items()},
         retimed_by={k: tuple(v) for k, v in retimed.items()},
+        reopened=tuple(
+            dict.fromkeys(
+                rule.name
+                for rule in (*present.values(), *kept.values())
+                if rule.key == "order" and any(end.any_key and end.when is not None for end in rule.ends)
+            )
+        ),
         earlier=kept,
         fingerprint=crc32(
             " ".join(f"{rule.name}:{rule.version}:{len(rule.steps)}" for rule in present.values()).encode()

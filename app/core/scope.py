@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from msgspec import Struct
 
-from app.core import calendar
+from app.core import calendar, looks
 from app.core.latest import of_the_latest
 from app.core.policy import Policy
 from app.core.purchases import is_paid, last_order_at, paid_orders, purchase_before, usual_gap
@@ -73,6 +73,10 @@ def taken_back(order: Order) -> bool:
     return (order.cancelled_at is not None or order.refunded_whole) and not is_paid(order)
 
 
+#: What takes an order back, and what comes of that: what enters by these is not what the order had started.
+AFTERMATH = frozenset({"OrderCancelled", "OrderRefunded", "CouponReturned", "AfterSaleOpened", "AfterSaleClosed"})
+
+
 def is_open(order: Order) -> bool:
     """Whether the order is placed (or its deposit paid) and neither paid nor cancelled."""
     begun = order.placed_at is not None or order.deposit_at is not None
@@ -94,10 +98,11 @@ def category_of(view: View) -> str:
 
 def best_view(scope: Scope) -> View | None:
     """Of the products of the run's category that were looked at since the entry, the one with most visits, then the
-    longest look, then the latest. What was looked at before (and perhaps bought) is of the past."""
-    key, since = scope.run.key, scope.run.entered_at
-    views = [v for v in scope.row.views.values() if v.last_at >= since and category_of(v) == key]
-    return max(views, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
+    longest look, then the latest, as of now. What was looked at before (and perhaps bought) is of the past."""
+    key, since, now = scope.run.key, scope.run.entered_at, scope.now
+    of_late = [v for v in scope.row.views.values() if v.last_at >= since and category_of(v) == key]
+    seen = [v for view in of_late if (v := looks.as_of(view, now)) is not None and v.last_at >= since]
+    return max(seen, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
 
 
 def interval_of(scope: Scope) -> int:

@@ -10,14 +10,13 @@ from operator import attrgetter
 
 from msgspec.structs import replace
 
+from app.core import looks
 from app.core.happenings import Facts, Happening, lines_of
 from app.core.policy import CHANNELS, FAMILIES
-from app.core.row import MAX_CARTS, MAX_CONSENTS, MAX_SENT, MAX_VIEWS, Cart, Consent, Row, Sent, View
+from app.core.row import MAX_CARTS, MAX_CONSENTS, MAX_SENT, MAX_VIEWS, NAMELESS_CHECKOUT, Cart, Consent, Row, Sent, View
 from schemas import events as ev
-from schemas.instant import DAY, MINUTE
+from schemas.instant import DAY
 
-#: A look at a product this long after the last one is another visit.
-VISIT_GAP = 30 * MINUTE
 #: How long contacts are remembered: the longest window that a cap can have.
 SENT_DAYS = 31
 _at = attrgetter("at")
@@ -28,31 +27,27 @@ def _happened(event: ev.Event, key: str | None = None) -> tuple[Happening, ...]:
     return (Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, thing=key),)
 
 
-def viewed(row: Row, event: ev.ProductViewed) -> Facts:
-    """One more look at a product; a look 30 minutes after the last one is a visit of its own."""
-    at, dwell = event.occurred_at, int(event.dwell_seconds or 0)
-    before = row.views.get(event.product_id)
-    if before is None:
-        view = View(event.product_id, at, 1, dwell)
-    else:
-        another = abs(at - before.last_at) >= VISIT_GAP
-        view = replace(
-            before,
-            last_at=max(at, before.last_at),
-            visits=before.visits + another,
-            dwell=max(dwell, before.dwell),
-        )
+def viewed(row: Row, event: ev.ProductViewed, floor: int) -> Facts:
+    """One more look at a product; what the latest look says of the product holds."""
+    look = (event.occurred_at, event.event_id, int(event.dwell_seconds or 0))
+    before = row.views.get(event.product_id) or View(event.product_id, -1, 0)
+    view = looks.added(before, look, floor)
+    newest = look[0] >= before.last_at
     view = replace(
         view,
-        category=event.category or view.category,
-        product_type=event.product_type or view.product_type,
-        title=event.title or view.title,
-        image_url=event.image_url or view.image_url,
+        category=_better(newest, event.category, view.category) or "",
+        product_type=_better(newest, event.product_type, view.product_type) or "",
+        title=_better(newest, event.title, view.title),
+        image_url=_better(newest, event.image_url, view.image_url),
     )
     views = {**row.views, event.product_id: view}
     if len(views) > MAX_VIEWS:
         del views[min(views.values(), key=_by_age).product_id]
     return Facts(replace(row, views=views), _happened(event, event.product_id))
+
+
+def _better(newest: bool, said: str | None, known: str | None) -> str | None:
+    return said or known if newest else known or said
 
 
 def _with_cart(row: Row, cart: Cart) -> Row:
@@ -73,7 +68,7 @@ def cart_updated(row: Row, event: ev.CartUpdated) -> Facts:
 
 def checkout_started(row: Row, event: ev.CheckoutStarted) -> Facts:
     """A checkout: known by its order if it has one, else by its own id."""
-    key = event.order_id or f"checkout:{event.checkout_id or ''}"
+    key = event.order_id or NAMELESS_CHECKOUT + (event.checkout_id or "")
     happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, key)
     return Facts(_with_cart(row, Cart(key, event.occurred_at, lines_of(event.lines))), (happening,))
 

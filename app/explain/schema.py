@@ -117,7 +117,7 @@ _SETTINGS: Final[dict[str, Schema]] = {
     },
     "retime_on": {
         "type": "array",
-        "description": "Events of the entry's order after which the pending step is timed anew.",
+        "description": "Events of its order, or of the profile (another zone), that time the pending step anew.",
         "items": {"enum": [*reader._RETIMES]},
     },
     "check": _ref("condition", "Asked again at the moment of release."),

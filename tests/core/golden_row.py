@@ -151,7 +151,20 @@ ROW_2 = replace(
     sent=(Sent(1_772_300_000_000_003, "push", "coupon", "t-1", True),),
     window_until=1_772_300_000_000_004,
     last_fired={"winback": ("run-1", 1_772_300_000_000_005)},
-    views={"p-1": View("p-1", 1_772_300_000_000_006, 2, 41, "baby", "milk_powder", "Milk", "https://shop/p-1.png")},
+    views={
+        "p-1": View(
+            "p-1",
+            1_772_300_000_000_006,
+            3,
+            41,
+            "baby",
+            "milk_powder",
+            "Milk",
+            "https://shop/p-1.png",
+            (1_772_200_000_000_000, 2, 12),
+            ((1_772_300_000_000_006, "e-31", 41),),
+        )
+    },
     carts={"": Cart("cart", 1_772_300_000_000_007, (replace(ROW.orders["o-1"].lines[0], category="baby"),))},
     stage="growth",
     stage_at=1_772_300_000_000_008,

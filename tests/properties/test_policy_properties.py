@@ -1,10 +1,9 @@
-"""What holds of every life under the whole catalogue when the shop decides more: holdouts, quotas, rates, lateness."""
+"""What holds of every life under the whole catalogue when the shop decides more: holdouts, quotas, rates."""
 
 from __future__ import annotations
 
 from collections import Counter
 from itertools import pairwise
-from random import Random
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -22,30 +21,6 @@ from tests.core.shard import Shard
 from tests.core.shop import DAY, HOUR, Desk
 from tests.properties.histories import START
 from tests.properties.test_catalogue_properties import CATALOGUE, END, FEW, contacts, lived, lives, zone_at
-
-LATENESS = 3 * DAY
-#: What fires at once does so when it is heard of; of looks at a product, and of visits at all (whether somebody came
-#: back), only the latest is known: their instants, and what caps count of them, hang on the order of arrival.
-_OF_THE_LATEST = ("browse_abandoned", "first_order_nudge")
-TIMED = index(
-    {n: r for n, r in CATALOGUE.rules.items() if not r.steps[0].at_once and n not in _OF_THE_LATEST}, CATALOGUE.policy
-)
-#: What these give back and was due before they were heard of stays past, so when they are heard of matters.
-_TAKES_BACK = (ev.OrderCancelled, ev.OrderRefunded, ev.CouponReturned)
-
-
-def without_doubt(life: list[ev.Event]) -> list[ev.Event]:
-    """Without what contradicts itself, where only the order of arrival could decide: an order that is paid twice, a
-    coupon that is issued twice, two words of one instant."""
-    seen: set[tuple[Any, ...]] = set()
-    kept = []
-    for number, each in enumerate(life):
-        thing = getattr(each, "order_id", None) or getattr(each, "coupon_id", None)
-        once = (each.TYPE, number if thing is None and not isinstance(each, ev.UserRegistered) else thing)
-        if once not in seen and not isinstance(each, _TAKES_BACK):
-            seen.add(once)
-            kept.append(replace(each, occurred_at=each.occurred_at + number))
-    return kept
 
 
 def busy() -> st.SearchStrategy[list[ev.Event]]:
@@ -186,18 +161,3 @@ def test_no_rule_exceeds_its_rate_and_every_candidate_has_one_end_however_the_ba
             cut.reopen()
     assert cut.outputs == plain.outputs
     assert cut.state() == plain.state()
-
-
-@FEW
-@given(lives().map(without_doubt), st.integers(0, 1 << 32))
-def test_a_shuffle_within_the_lateness_gives_the_same_timed_triggers(life: list[ev.Event], seed: int) -> None:
-    dice = Random(seed)
-    late = [each.occurred_at + dice.randrange(LATENESS) for each in life]
-    arrival = [each for _, each in sorted(zip(late, life, strict=True), key=lambda pair: (pair[0], pair[1].event_id))]
-
-    def timed(arriving: list[ev.Event]) -> list[tuple[Any, ...]]:
-        done = Shard(TIMED, inputs=INPUT_TOPICS, lateness=LATENESS).write(*arriving).clock(END).run()
-        return sorted(done.sent(lambda t: (t["trigger_id"], t["decided_at"], t["channel"])))
-
-    event(f"shuffled: {arrival != life}")
-    assert timed(arrival) == timed(life)

@@ -32,7 +32,6 @@ HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {
     **orders.HANDLERS,
     **coupons.HANDLERS,
     **profile.HANDLERS,
-    ev.ProductViewed: visits.viewed,
     ev.CartUpdated: visits.cart_updated,
     ev.CheckoutStarted: visits.checkout_started,
     ev.ConsentChanged: visits.consent_changed,
@@ -41,14 +40,17 @@ HANDLERS: dict[type[ev.Event], Callable[[Row, Any], Facts | Refused]] = {
 }
 
 
-def apply(row: Row, event: ev.Event) -> Facts | Refused:
-    """The facts after this event. Unknown types of our own contract cannot come here: the codec made the event."""
+def apply(row: Row, event: ev.Event, floor: int = 0) -> Facts | Refused:
+    """The facts after this event; none before `floor` (microseconds UTC) is expected any more. Unknown types of our own
+    contract cannot come here: the codec made the event."""
     if (
         event.TOPIC in _OF_THE_USER
         and not isinstance(event, _OF_THE_SHOP)
         and event.occurred_at > (row.last_seen_at or 0)
     ):
         row = replace(row, last_seen_at=event.occurred_at)
+    if isinstance(event, ev.ProductViewed):
+        return visits.viewed(row, event, floor)
     handler = HANDLERS.get(type(event))
     if handler is None:
         return Facts(row, (happening_of(event),))

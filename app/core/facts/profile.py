@@ -38,7 +38,7 @@ def _baseline(row: Row, event: ev.CustomerBaseline) -> Facts:
 
 
 def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
-    at = event.occurred_at
+    at, before = event.occurred_at, row.zone
     if event.time_zone is not None and at >= row.zone_at:
         row = replace(row, zone=event.time_zone, zone_at=at)
     if event.locale is not None and at >= row.locale_at:
@@ -49,7 +49,7 @@ def _profile(row: Row, event: ev.ProfileUpdated) -> Facts:
             row = replace(row, birthday_at=min(at, first), birthday_said_at=max(at, last))
         elif (at, event.birthday) > (last, row.birthday or ""):
             row = replace(row, birthday=event.birthday, birthday_at=at, birthday_said_at=at)
-    return Facts(row, (happening_of(event),))
+    return Facts(row, (happening_of(event),), (), None if row.zone == before else "")
 
 
 def birthday_named(row: Row) -> tuple[int, int]:

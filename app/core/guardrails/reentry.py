@@ -7,15 +7,21 @@ late, as long as the later one has led to nothing.
 from __future__ import annotations
 
 from app.core.happenings import Happening
-from app.core.row import Row, Run
-from app.core.rules import Catalogue, Rule
+from app.core.row import NAMELESS_CHECKOUT, Row, Run, run_key
+from app.core.rules import Catalogue, Reentry, Rule
 
 
 def allows(row: Row, rule: Rule, name: str) -> bool:
     """Whether another run may begin at all under this name, whatever it is about to be."""
     if rule.reentry == "once":
         return rule.name not in row.entries
-    return rule.reentry != "every_key" or (name not in row.runs and name not in row.entries)
+    return _policy(rule, name) != "every_key" or (name not in row.runs and name not in row.entries)
+
+
+def _policy(rule: Rule, name: str) -> Reentry:
+    """The rule's own; what has no name of its own enters again after its exit."""
+    nameless = rule.reentry == "every_key" and name.endswith("\x1f" + NAMELESS_CHECKOUT)
+    return "after_exit" if nameless else rule.reentry
 
 
 def comes_before(row: Row, name: str, happening: Happening) -> bool:
@@ -33,7 +39,7 @@ def makes_room(
     last = row.entries.get(rule.name)
     if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
         return None
-    if draft.ends and rule.reentry in ("after_exit", "cooldown"):
+    if draft.ends and _policy(rule, run_key(rule.name, draft.key)) in ("after_exit", "cooldown"):
         return before
     alive = [
         run

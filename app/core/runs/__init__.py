@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from app.core.happenings import Happening
 from app.core.moment import Moment
-from app.core.row import Row
+from app.core.row import Row, run_key
 from app.core.runs.catalogues import adapt, woken
-from app.core.runs.ends import end_runs, give_up
-from app.core.runs.entries import let_in
+from app.core.runs.ends import end_runs, give_up, reopen
+from app.core.runs.entries import completed_by, let_in
 from app.core.runs.histories import meet_history
 from app.core.runs.keeping import MAX_ENDS, REVERSAL_WINDOW, rests, swept
 from app.core.runs.marks import marked
@@ -44,13 +44,17 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     if ended:
         row = marked(row, ended, happening)
         for rule, end in ended:
-            for key in (
-                end_keys(row, rule, end, happening) if happening.counts or end.same_line or rule.key == "order" else ()
-            ):
+            own = end.same_line or (rule.key == "order" and not end.any_key)  # whatever became of the order
+            for key in end_keys(row, rule, end, happening) if happening.counts or own else ():
                 row = end_runs(row, rule, end, key, happening, moment)
+    if (order_id := happening.order_id) is not None:
+        for name in catalogue.reopened:
+            row = reopen(row, run_key(name, order_id), moment)
     for rule in catalogue.held_by.get(happening.kind, ()):
         row = hold(row, rule, happening, moment)
     for rule, enter in catalogue.entered_by.get(happening.kind, ()):
         for key, data in entry_keys(row, rule, enter, happening) if happening.counts or enter.each_line else ():
             row = let_in(row, rule, enter, key, data, happening, moment)
+            for later in completed_by(row, rule, enter, key, data, happening, moment):
+                row = let_in(row, rule, enter, key, data, later, moment)
     return row

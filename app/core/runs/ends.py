@@ -10,8 +10,8 @@ from app.core.moment import Moment
 from app.core.row import NEVER, Mark, Row, Run, run_key
 from app.core.rules import End, Rule
 from app.core.runs.keeping import put
-from app.core.runs.marks import applies, concerns, mark_of
-from app.core.runs.timing import due_of
+from app.core.runs.marks import applies, concerns, mark_of, seen_ends
+from app.core.runs.timing import due_of, revive
 from schemas.events import Event, UserMerged
 
 
@@ -28,6 +28,20 @@ def end_runs(row: Row, rule: Rule, end: End, key: str, happening: Happening, mom
         else:
             after.append(ended(row, rule, run, mark, happening, moment))
     return put(row, run_key(rule.name, key), after, moment)
+
+
+def reopen(row: Row, name: str, moment: Moment) -> Row:
+    """More is known of an order: what another one ended only while this one was not open goes on, once it is."""
+    runs = row.runs.get(name, ())
+    after = [_reopened(row, run, moment) if run.ends else run for run in runs]
+    return put(row, name, after, moment) if any(run.ends for run in runs) else row
+
+
+def _reopened(row: Row, run: Run, moment: Moment) -> Run:
+    rule = moment.catalogue.rule_of(run)
+    assert rule is not None  # `adapt` has let such runs exit
+    ends = seen_ends(row, rule, run, moment)
+    return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
 
 
 def ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, moment: Moment) -> Run:

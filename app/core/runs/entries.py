@@ -9,18 +9,20 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from app.core import looks
 from app.core.guardrails import reentry, start
 from app.core.happenings import Happening
 from app.core.moment import Moment
-from app.core.row import MAX_ENTRIES, NEVER, Coupon, Mark, Row, Run, run_key
+from app.core.row import NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import Enter, Rule
 from app.core.runs.ends import end_runs
-from app.core.runs.keeping import put
+from app.core.runs.keeping import entered, put
 from app.core.runs.marks import is_after, seen_ends
 from app.core.runs.things import is_locked
 from app.core.runs.timers import fire
 from app.core.runs.timing import due_of, schedule
-from app.core.scope import NO_COUPON, Scope
+from app.core.scope import AFTERMATH, NO_COUPON, Scope, taken_back
+from schemas import events as ev
 
 
 def let_in(
@@ -67,10 +69,32 @@ def _refused(row: Row, rule: Rule, name: str, moment: Moment) -> Row:
     return row
 
 
+def _was_taken_back(row: Row, happening: Happening) -> bool:
+    """Whether the order that would start it was cancelled or refunded before it was heard of."""
+    if happening.order_id is None or happening.source in AFTERMATH:
+        return False
+    order = row.orders.get(happening.order_id)
+    return order is not None and taken_back(order)
+
+
+def completed_by(
+    row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], look: Happening, moment: Moment
+) -> list[Happening]:
+    """The later looks at a product that this one, heard of late, makes entries: without it they were none."""
+    view = row.views.get(look.thing or "")
+    if view is None or view.last_at <= look.at or look.kind != ev.ProductViewed.TYPE:
+        return []
+    before = replace(row, views={**row.views, view.product_id: looks.without(view, look.event_id)})
+    later = [look._replace(at=at, event_id=event_id) for at, event_id in looks.after(view, look.at, look.event_id)]
+    return [one for one in later if _draft(before, rule, enter, key, data, one, moment) is None]
+
+
 def _draft(
     row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], happening: Happening, moment: Moment
 ) -> Run | None:
     """The run that this entry would begin; None when the rule's own condition or start keeps it from being one."""
+    if rule.key != "product_type" and _was_taken_back(row, happening):  # of goods, what stayed is known
+        return None
     draft = Run(
         rule=rule.name,
         version=rule.version,
@@ -121,15 +145,6 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
                 run = replace(run, due_at=due, timer_at=due)
         after.append(run)
     return put(row, run_key(rule.name, draft.key), after, moment)
-
-
-def entered(row: Row, name: str, at: int) -> Row:
-    """The row that remembers this key; of too many, the earliest entries are forgotten."""
-    entries = {**row.entries, name: at}
-    keys = sorted((at, name) for name, at in entries.items() if "\x1f" in name)
-    for _, oldest in keys[:-MAX_ENTRIES]:
-        del entries[oldest]
-    return replace(row, entries=entries)
 
 
 def _comes_again(row: Row, rule: Rule, key: str) -> bool:

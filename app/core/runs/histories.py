@@ -13,8 +13,8 @@ from app.core.moment import Moment
 from app.core.purchases import is_paid
 from app.core.row import NEVER, Row, Run
 from app.core.runs.ends import ended
-from app.core.runs.entries import entered, let_in
-from app.core.runs.keeping import put
+from app.core.runs.entries import let_in
+from app.core.runs.keeping import entered, put
 from app.core.runs.marks import mark_of, seen_ends
 from app.core.runs.things import entry_keys, is_locked
 from app.core.runs.timing import due_of, revive, schedule

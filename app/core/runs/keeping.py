@@ -10,7 +10,7 @@ from collections.abc import Iterable, Set
 from msgspec.structs import replace
 
 from app.core.moment import Moment
-from app.core.row import MAX_ENDED_RUNS, MAX_RESTING, NEVER, Row, Run
+from app.core.row import MAX_ENDED_RUNS, MAX_ENTRIES, MAX_RESTING, NEVER, Row, Run
 
 #: A run that more purchases (or other events) than this have ended is not kept for their reversal.
 MAX_ENDS = 2
@@ -55,6 +55,15 @@ def _worth_keeping(run: Run, moment: Moment) -> bool:
 
 def _ended_often(run: Run) -> bool:
     return len({mark.order_id or mark.event_id for mark in run.ends}) > MAX_ENDS
+
+
+def entered(row: Row, name: str, at: int) -> Row:
+    """The row that remembers this key; of too many, the earliest entries are forgotten."""
+    entries = {**row.entries, name: at}
+    keys = sorted((at, name) for name, at in entries.items() if "\x1f" in name)
+    for _, oldest in keys[:-MAX_ENTRIES]:
+        del entries[oldest]
+    return replace(row, entries=entries)
 
 
 def swept(row: Row, moment: Moment) -> Row:

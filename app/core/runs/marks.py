@@ -14,9 +14,11 @@ from app.core.row import Mark, Row, Run
 from app.core.rules import End, Rule
 from app.core.runs.keeping import MAX_ENDS
 from app.core.runs.things import coupons_of, has_line
-from app.core.scope import NO_ORDER, Scope
+from app.core.scope import NO_ORDER, Scope, category_of, taken_back
 
 _OF_A_THING = frozenset({"coupon", "pack", "order"})
+#: What is seen of the things that are in no order, and are no user's word: each event is about one of them.
+_SEEN = {"cart": "CartUpdated", "category": "ProductViewed", "product_type": "ProductViewed"}
 
 
 def mark_of(happening: Happening) -> Mark:
@@ -25,7 +27,7 @@ def mark_of(happening: Happening) -> Mark:
 
 def marked(row: Row, ended: tuple[tuple[Rule, End], ...], happening: Happening) -> Row:
     """The row that remembers this end, for entries that happened before it and arrive after it."""
-    if happening.kind == "OrderPaid" or all(rule.key in _OF_A_THING for rule, _ in ended):
+    if happening.kind in ("OrderPlaced", "OrderPaid") or all(rule.key in _OF_A_THING for rule, _ in ended):
         return row
     mark = mark_of(happening)
     before = row.marks.get(happening.kind)
@@ -69,10 +71,9 @@ def _ends_by_others(row: Row, rule: Rule, run: Run, moment: Moment) -> list[Mark
     """Orders of the user's that end a run keyed by another one: a checkout that became an order."""
     found = []
     for end in rule.ends:
-        for order in row.orders.values() if end.any_key and applies(row, end, run, moment.now, moment) else ():
-            at = order.placed_at if end.on == "OrderPlaced" else order.paid_at if end.on == "OrderPaid" else None
-            if at is not None and at > run.entered_at and order.order_id != run.key:
-                found.append(Mark(at, order.paid_event_id, end.on, order.order_id))
+        if end.any_key and applies(row, end, run, moment.now, moment):
+            marks = _orders_after(row, end, run) if end.on in ("OrderPlaced", "OrderPaid") else ()
+            found += [mark for mark in marks if mark.order_id != run.key]
     return found
 
 
@@ -84,6 +85,10 @@ def applies(row: Row, end: End, run: Run, at: int, moment: Moment) -> bool:
 def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
     """Events of this kind that may have come after the entry. Purchases are looked up among the orders, so that a
     reversal needs no second place; of other events the latest is remembered."""
+    if run.kind in _SEEN and end.on == _SEEN[run.kind] and not end.any_key:
+        return _later_looks(row, run) if end.on == "ProductViewed" else ()  # of a cart only the newest picture enters
+    if end.on == "OrderPlaced":
+        return _orders_after(row, end, run)
     if end.on != "OrderPaid":
         return () if (mark := row.marks.get(end.on)) is None else (mark,)
     return [
@@ -97,6 +102,22 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
             else is_paid(order)
         )
     ]
+
+
+def _orders_after(row: Row, end: End, run: Run) -> list[Mark]:
+    """Orders that were placed (or paid) after the entry, and count."""
+    placed, found = end.on == "OrderPlaced", []
+    for order in row.orders.values():
+        at = order.placed_at if placed else order.paid_at
+        if at is not None and at > run.entered_at and not taken_back(order):
+            found.append(Mark(at, "" if placed else order.paid_event_id, end.on, order.order_id))
+    return found
+
+
+def _later_looks(row: Row, run: Run) -> list[Mark]:
+    """The latest looks at what the run is about: others say nothing of it."""
+    views = [v for v in row.views.values() if run.key == (category_of(v) if run.kind == "category" else v.product_type)]
+    return [Mark(v.last_at, v.looks[-1][1] if v.looks else "", "ProductViewed") for v in views]
 
 
 def concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:

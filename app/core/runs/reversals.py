@@ -13,6 +13,7 @@ from app.core.runs.keeping import REVERSAL_WINDOW, put
 from app.core.runs.marks import seen_ends
 from app.core.runs.things import is_locked
 from app.core.runs.timing import revive
+from app.core.scope import AFTERMATH
 
 
 def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Moment) -> Row:
@@ -29,9 +30,10 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
         after = []
         for run in row.runs[name]:
             rule = moment.catalogue.rule_of(run)
-            if rule is None or not concerned(run.kind, run.key, run.order_id == order_id):
+            mine = run.order_id == order_id and not _of_the_aftermath(run)
+            if rule is None or not concerned(run.kind, run.key, mine):
                 after.append(run)
-            elif run.order_id == order_id:
+            elif mine:
                 if not run.ends:
                     run = close(row, rule, run, f"order {order_id} was taken back", moment)
                     moment.tally("runs", "taken_back", rule.name)
@@ -51,6 +53,10 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                 after.append(run)
         row = put(row, name, after, moment)
     return row
+
+
+def _of_the_aftermath(run: Run) -> bool:
+    return bool(run.evidence) and run.evidence[0][1] in AFTERMATH
 
 
 def _given(run: Run, moment: Moment) -> bool:

@@ -10,9 +10,9 @@ from msgspec.structs import replace
 from app.core import release
 from app.core.guardrails import Candidate, Verdict, arbitration
 from app.core.moment import Moment
-from app.core.row import NEVER, Row, Run, run_key
+from app.core.row import NAMELESS_CHECKOUT, NEVER, Row, Run, run_key
 from app.core.rules import Rule
-from app.core.runs.keeping import put, swept_among
+from app.core.runs.keeping import entered, put, swept_among
 from app.core.runs.timing import schedule, worth_until
 from app.core.scope import Scope, coupon_of
 
@@ -110,4 +110,8 @@ def _concluded(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) ->
 def _swap(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
     name = run_key(rule.name, before.key)
     runs = row.runs[name]
-    return put(row, name, [after if run is before else run for run in runs], moment)
+    row = put(row, name, [after if run is before else run for run in runs], moment)
+    over = after.step >= len(rule.steps) and rule.key == "order" and rule.reentry == "every_key"
+    if over and len(rule.enter) > 1 and after.key != NAMELESS_CHECKOUT:  # a checkout may become an order: the same one
+        return entered(row, name, after.entered_at)
+    return row

@@ -74,12 +74,13 @@ def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
 
 
 def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Row:
-    """An order of the run's was received, or part of it went back: its pending first step is timed anew."""
+    """An order of the run's was received, or part of it went back, or ("") the user is in another zone: the pending
+    step is timed anew."""
     for name, runs in row.runs.items():
         after = []
         for run in runs:
             rule = moment.catalogue.rule_of(run)
-            mine = rule is not None and run.order_id == order_id and rule.retime_on & kinds
+            mine = rule is not None and order_id in ("", run.order_id) and rule.retime_on & kinds
             after.append(_retimed(row, rule, run, moment) if rule is not None and mine else run)
         if any(new is not old for new, old in zip(after, runs, strict=True)):
             row = put(row, name, after, moment)

@@ -59,7 +59,7 @@ PHRASES = {
     "event.days_later": "the number of local days between the entry and this event",
     "order.id": "the order's id",
     "order.total_minor": "the order's total in cents",
-    "order.is_open": "the order is neither paid nor cancelled",
+    "order.is_open": "the order is still open",
     "order.payable_from": "the moment from which the order can be paid",
     "order.pay_deadline": "the deadline for its payment",
     "order.pay_within": "the deadline for its payment (a day, where none is named)",

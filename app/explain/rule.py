@@ -37,16 +37,26 @@ class Overview(NamedTuple):
     ends: str
     about: str
     source: str
+    family: str = ""
 
 
 def markdown(rows: list[Overview]) -> str:
     """The table of the rules as Markdown."""
     lines = [
-        "| rule | action | enters | fires | ends | source | about |",
-        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| rule | topic | action | enters | fires | ends | source | about |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:
-        cells = (f"`{row.rule}`", row.action, row.enters, row.steps, row.ends, row.source, row.about)
+        cells = (
+            f"`{row.rule}`",
+            f"`triggers.{row.family}`",
+            row.action,
+            row.enters,
+            row.steps,
+            row.ends,
+            row.source,
+            row.about,
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -63,6 +73,7 @@ def overview(data: Data) -> Overview:
         ends=", ".join(dict.fromkeys(ends)) or "-",
         about=str(data.get("about", "")),
         source=str(data.get("source", "-")),
+        family=str(data.get("family", "")),
     )
 
 

@@ -64,7 +64,7 @@ def test_an_instant_answers_the_question_when(text: str, words: str) -> None:
             "the number of paid orders is less than 2 and it is not so that (the coupon's kind is 'gift')",
         ),
         ("cart.size > 0", "the number of pieces in the cart is more than 0"),
-        ("!order.is_open", "it is not so that the order is neither paid nor cancelled"),
+        ("!order.is_open", "it is not so that the order is still open"),
         ("order.companion != ''", "the product type that goes with what was bought is named"),
         ("(order.category == '') || true", "(the category of most of the order is not named) or true"),
         ("coupon.kind == 'gift'", "the coupon's kind is 'gift'"),

@@ -21,7 +21,6 @@ from app.core.row import (
     MAX_MINOR,
     MAX_ORDERS,
     MAX_REFUNDS,
-    MAX_SENT,
     MAX_VIEWS,
     Baseline,
     Cart,
@@ -151,7 +150,7 @@ def _one_word(mine: Consent, theirs: Consent) -> Consent:
 def _sent(row: Row, other: Row) -> tuple[Sent, ...]:
     """Contacts with either account count for the caps."""
     both = sorted((*row.sent, *other.sent), key=lambda contact: (contact.at, contact.trigger_id))
-    return tuple(contact for contact in both[-MAX_SENT:] if contact.at > both[-1].at - SENT_DAYS * DAY)
+    return visits.bounded(tuple(contact for contact in both if contact.at > both[-1].at - SENT_DAYS * DAY))
 
 
 def _views(row: Row, other: Row) -> dict[str, View]:

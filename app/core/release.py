@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from msgspec.structs import replace
 
 from app.core import calendar, guardrails, ids, words
-from app.core.guardrails import Candidate, Verdict, arbitration, consent, holdout, quiet_hours, rate
+from app.core.guardrails import Candidate, Verdict, arbitration, caps, consent, holdout, quiet_hours, rate
 from app.core.items import items_of
 from app.core.moment import Moment
 from app.core.row import Fired, Row, Run, Sent
@@ -86,21 +86,30 @@ def ask(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candi
     """Asks the gates in order. The run comes back with sequence 0 when the candidate is done, else deferred to its
     `timer_at`; or the candidate comes back, let through and at the end of its window: `settle` decides."""
     candidate = candidate_of(row, rule, run, moment)
-    for gate in guardrails.CONTACT if rule.send.action == "contact" else guardrails.GRANT:
-        answer = gate(candidate)
-        if isinstance(answer, Verdict):
-            return row, object_to(candidate, answer, moment), None
-        candidate = answer
+    answer = through(candidate)
+    if isinstance(answer, Verdict):
+        return row, object_to(candidate, answer, moment), None
+    candidate = answer
     if not arbitration.waits(candidate):
         if (full := turn(candidate, moment)) is not None:
             return row, object_to(candidate, full, moment), None
         return *conclude(candidate, (), moment), None
     if run.competing:
         return row, run, candidate
-    until = arbitration.window_end(row, candidate)
+    row, until = arbitration.joined(row, candidate)
     why = "It waits for what else may come to the user within the hour."
     run = object_to(candidate, Verdict("deferred", "arbitration", why, until), moment)
-    return replace(row, window_until=until), replace(run, competing=True), None
+    return row, replace(run, competing=True), None
+
+
+def through(candidate: Candidate) -> Candidate | Verdict:
+    """The candidate as the gates before arbitration let it through, or the first objection. Nothing is written down."""
+    for gate in guardrails.CONTACT if candidate.rule.send.action == "contact" else guardrails.GRANT:
+        answer = gate(candidate)
+        if isinstance(answer, Verdict):
+            return answer
+        candidate = answer
+    return candidate
 
 
 def object_to(candidate: Candidate, verdict: Verdict, moment: Moment) -> Run:
@@ -178,24 +187,24 @@ def _decide(scope: Scope, papers: _Papers, outcome: str, gate: str | None, reaso
 
 def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> tuple[Row, Run]:
     """A candidate that all gates let through is charged, and fired, or held out with a record of what it would have
-    been. `coupons` are those of the candidates it won against."""
-    rule, scope, channels, control = candidate.rule, candidate.scope, candidate.channels, candidate.control
+    been. `coupons` are those of the candidates it won against. What a ghost is charged counts for ghosts only."""
+    rule, scope, channels, ghost = candidate.rule, candidate.scope, candidate.channels, candidate.ghost
     row, run, now = scope.row, scope.run, scope.now
     papers = _papers_of(candidate)
     channel = channels[0] if channels else None
     if channel is not None and candidate.marketing:
-        contact = Sent(now, channel, rule.family, "" if control else papers.trigger_id, control)
+        contact = Sent(now, channel, rule.family, "" if candidate.control else papers.trigger_id, ghost)
         row = with_sent(row, contact)
-    last_fired = {**row.last_fired, rule.name: (papers.run_id, now)}
-    if control:
+    if channel is not None:
+        row = consent.used(row, channel, rule.family, ghost)
+    last_fired = {**row.last_fired, caps.last_key(rule.name, ghost): (papers.run_id, now)}
+    if candidate.control:
         why = "The user is in the control group: it would have been sent."
         _decide(scope, papers, "control", "holdout", why, moment)
         return replace(row, last_fired=last_fired), replace(run, sequence=0, competing=False)
-    if channel is not None:
-        row = consent.used(row, channel, rule.family)
     offer, coupons = _offer(candidate, coupons, papers.run_id)
     if offer is not None and rule.send.discount_every:
-        last_fired["discount"] = (papers.run_id, now)
+        last_fired[caps.last_key("discount", ghost)] = (papers.run_id, now)
     expires_at = _expires_at(candidate)
     trigger = _trigger(candidate, papers, offer, coupons, format_instant(expires_at, candidate.zone))
     moment.trace.append(trigger)
@@ -218,7 +227,7 @@ def _offer(candidate: Candidate, coupons: tuple[str, ...], run_id: str) -> tuple
         return None, coupons
     if rule.send.coupon_instead and (held := coupon_in_hand(row, now)) is not None:
         return None, tuple(dict.fromkeys((held.coupon_id, *coupons)))
-    last = row.last_fired.get("discount")
+    last = caps.last_of(candidate, "discount")
     if rule.send.discount_every and last is not None:
         other, at = last
         if other != run_id and now - at < rule.send.discount_every:

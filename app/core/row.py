@@ -204,6 +204,9 @@ class Consent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """What the latest grant brought of it."""
     refused_at: int = -1
     """The latest refusal, or grant without a quota: a grant before it counts no more, whenever it is heard of."""
+    unsent: int = 0
+    """Sends of the quota that would have been, of the control group and of rules in shadow mode: they count for other
+    such ones only."""
 
 
 class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -215,7 +218,7 @@ class Sent(msgspec.Struct, frozen=True, array_like=True, gc=False):
     trigger_id: str = ""
     """'' = sent by somebody else (feedback)."""
     shadow: bool = False
-    """A control candidate: it counts for other control candidates only."""
+    """A ghost's, of the control group or of a rule in shadow mode: it counts for other ghosts only."""
 
 
 #: (instant, event id, seconds): one look at a product.
@@ -296,7 +299,7 @@ class Row(msgspec.Struct, array_like=True):
     window_until: int = 0
     """When the open arbitration window closes; 0 = none is open."""
     last_fired: dict[str, tuple[str, int]] = {}
-    """By rule (and for 'discount'): the latest run that sent something, and when."""
+    """By rule (and for 'discount'): the latest run that sent something, and when; with '/ghost' that would have."""
     views: dict[str, View] = {}
     carts: dict[str, Cart] = {}
     stage: str = ""
@@ -313,6 +316,8 @@ class Row(msgspec.Struct, array_like=True):
     """What was before our first event of this account itself, once others became part of it."""
     birthday_said_at: int = -1
     """When the profile last named this birthday: an older word does not replace a newer one."""
+    ghosts_until: int = 0
+    """When the arbitration window closes that ghosts opened; 0 = none is open."""
 
 
 class NewerRow(Exception):

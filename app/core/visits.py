@@ -115,7 +115,9 @@ def _granted(before: Consent, at: int, quota: int | None) -> Consent:
     adds = before.granted and before.quota is not None
     if at < before.at:
         return replace(before, quota=(before.quota or 0) + quota) if adds else before
-    return Consent(True, at, quota + (before.quota or 0) if adds else quota, quota, before.refused_at)
+    if adds:
+        return Consent(True, at, quota + (before.quota or 0), quota, before.refused_at, before.unsent)
+    return Consent(True, at, quota, quota, before.refused_at)
 
 
 def _refused(before: Consent, at: int) -> Consent:
@@ -129,8 +131,10 @@ def _refused(before: Consent, at: int) -> Consent:
 
 
 def _own_only(consent: Consent) -> Consent:
-    """The consent with no more sends than its latest grant brought."""
-    return consent if consent.quota is None else replace(consent, quota=min(consent.quota, consent.own_quota))
+    """The consent with no more sends than its latest grant brought, for ghosts as well."""
+    quota = consent.quota and min(consent.quota, consent.own_quota)
+    gone = (consent.quota or 0) - (quota or 0)
+    return replace(consent, quota=quota, unsent=max(0, consent.unsent - gone))
 
 
 def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
@@ -159,4 +163,16 @@ def with_sent(row: Row, contact: Sent) -> Row:
     oldest = contact.at - SENT_DAYS * DAY
     kept = row.sent[bisect_right(row.sent, oldest, key=_at) :]
     place = bisect_right(kept, contact.at, key=_at)
-    return replace(row, sent=(*kept[:place], contact, *kept[place:])[-MAX_SENT:])
+    return replace(row, sent=bounded((*kept[:place], contact, *kept[place:])))
+
+
+def bounded(contacts: tuple[Sent, ...]) -> tuple[Sent, ...]:
+    """At most MAX_SENT of these, which are in the order of time: the oldest go, of ghosts first, so that what only
+    would have been sent makes nobody forget what was."""
+    surplus = len(contacts) - MAX_SENT
+    if surplus <= 0:
+        return contacts
+    shadows = [place for place, contact in enumerate(contacts) if contact.shadow]
+    real = [place for place, contact in enumerate(contacts) if not contact.shadow]
+    gone = {*[*shadows, *real][:surplus]}
+    return tuple([contact for place, contact in enumerate(contacts) if place not in gone])

@@ -147,7 +147,7 @@ ROW_2 = replace(
     },
     last_seen_at=1_772_300_000_000_001,
     birthday="--02-29",
-    consents={"wechat_service/coupon": Consent(True, 1_772_300_000_000_002, 3, 2, 1_772_200_000_000_000)},
+    consents={"wechat_service/coupon": Consent(True, 1_772_300_000_000_002, 3, 2, 1_772_200_000_000_000, 1)},
     sent=(Sent(1_772_300_000_000_003, "push", "coupon", "t-1", True),),
     window_until=1_772_300_000_000_004,
     last_fired={"winback": ("run-1", 1_772_300_000_000_005)},
@@ -174,6 +174,7 @@ ROW_2 = replace(
     merged={"u-41": replace(ROW.baseline, orders=2), "u-40": None},  # type: ignore[type-var]  # it has one
     alone=replace(ROW.baseline, orders=5),  # type: ignore[type-var]  # it has one
     birthday_said_at=1_772_300_000_000_020,
+    ghosts_until=1_772_300_000_000_021,
 )
 ROWS = {1: ROW, 2: ROW_2}
 

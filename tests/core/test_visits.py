@@ -223,9 +223,9 @@ def test_a_late_refusal_between_grants_allows_no_more_than_in_the_order_of_time(
 
 def test_a_use_counts_down_what_is_limited_only() -> None:
     row = Row("u-1", consents={"push": Consent(True, 1, 2), "sms": Consent(True, 1)})
-    assert consent.used(row, "push", "coupon").consents["push"].quota == 1
-    assert consent.used(row, "sms", "coupon") is row
-    assert consent.used(row, "email", "coupon") is row
+    assert consent.used(row, "push", "coupon", ghost=False).consents["push"].quota == 1
+    assert consent.used(row, "sms", "coupon", ghost=False) is row
+    assert consent.used(row, "email", "coupon", ghost=False) is row
 
 
 def test_who_unsubscribes_takes_back_every_word_before_it_and_none_after() -> None:

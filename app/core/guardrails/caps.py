@@ -2,7 +2,7 @@
 
 Windows are rolling (the last N x 24 hours; a contact exactly that old is out) or calendar (days of the user's zone).
 Contacts are charged when they are released; those of others count when they are heard of. What is transactional
-passes. A control candidate counts the contacts that control candidates would have made, too.
+passes. A ghost counts the contacts that ghosts would have made, too; what is sent does not.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     scope = candidate.scope
     row, run, now = scope.row, scope.run, scope.now
     send = candidate.rule.send
-    if send.once_in and (last := row.last_fired.get(candidate.rule.name)) is not None:
+    if send.once_in and (last := last_of(candidate, candidate.rule.name)) is not None:
         other, at = last
         if (
             other != run_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal)
@@ -48,6 +48,18 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     if send.on_cap == "defer" and frees_at <= run.due_at + send.expires_after:
         return Verdict("deferred", "cap", full, frees_at)
     return Verdict("dropped", "cap", full)
+
+
+def last_key(what: str, ghost: bool) -> str:
+    """Where `Row.last_fired` keeps the latest run of a rule, or discount; what only would have been is kept apart."""
+    return f"{what}/ghost" if ghost else what
+
+
+def last_of(candidate: Candidate, what: str) -> tuple[str, int] | None:
+    """The latest run that sent this, and when; for a ghost also one that would have."""
+    fired = candidate.scope.row.last_fired
+    known = [fired.get(last_key(what, ghost)) for ghost in {False, candidate.ghost}]
+    return max((one for one in known if one is not None), key=lambda one: (one[1], one[0]), default=None)
 
 
 def blocked_until(candidate: Candidate, channel: str, caps: tuple[Cap, ...]) -> tuple[int, str]:
@@ -72,7 +84,7 @@ def _concerns(cap: Cap, channel: str, family: str) -> bool:
 
 
 def _counts(sent: Sent, cap: Cap, candidate: Candidate) -> bool:
-    return (candidate.control or not sent.shadow) and _concerns(cap, sent.channel, sent.family)
+    return (candidate.ghost or not sent.shadow) and _concerns(cap, sent.channel, sent.family)
 
 
 def _window_start(now: int, cap: Cap, zone: ZoneInfo) -> int:

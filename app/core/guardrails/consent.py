@@ -1,7 +1,8 @@
 """Consent and suppression: a channel is used only if the user allowed it, or said nothing and the law lets us.
 
 A word about a channel and category outweighs one about the channel; a quota is used up by one send each. What is
-transactional needs no consent to marketing, but respects a user who closed the channel.
+transactional needs no consent to marketing, but respects a user who closed the channel. A ghost takes nothing from a
+quota; what ghosts would have sent is counted beside it, and uses it up for ghosts alone.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from app.core.row import Consent, Row
 def ask(candidate: Candidate) -> Candidate | Verdict:
     """Takes away the channels that may not be used; drops the candidate when none is left."""
     row, policy = candidate.scope.row, candidate.scope.policy
-    family, marketing = candidate.rule.family, candidate.marketing
-    allowed = tuple([c for c in candidate.channels if may(row, c, family, marketing, policy)])
+    family, marketing, ghost = candidate.rule.family, candidate.marketing, candidate.ghost
+    allowed = tuple([c for c in candidate.channels if may(row, c, family, marketing, policy, ghost)])
     if len(allowed) == len(candidate.channels):
         return candidate
     if allowed:
@@ -31,20 +32,24 @@ def word(row: Row, channel: str, family: str) -> tuple[str, Consent | None]:
     return (key, row.consents[key]) if key in row.consents else (channel, row.consents.get(channel))
 
 
-def may(row: Row, channel: str, family: str, marketing: bool, policy: Policy) -> bool:
-    """Whether the channel may be used now."""
+def may(row: Row, channel: str, family: str, marketing: bool, policy: Policy, ghost: bool) -> bool:
+    """Whether the channel may be used now, or might be, if the candidate were no ghost."""
     said = word(row, channel, family)[1] if row.consents else None
     default = policy.consent.get(channel, "denied")
     if said is None:
         return default == "allowed" or (default == "denied" and not marketing)
     if not said.granted:
         return False
-    return default != "quota" if said.quota is None else said.quota > 0
+    if said.quota is None:
+        return default != "quota"
+    return said.quota > (said.unsent if ghost else 0)
 
 
-def used(row: Row, channel: str, family: str) -> Row:
-    """The row after one send on this channel: a quota is counted down."""
+def used(row: Row, channel: str, family: str, ghost: bool) -> Row:
+    """The row after one send on this channel: a quota is counted down. A ghost's is counted beside it; what is sent
+    uses up what was left for ghosts, too."""
     key, said = word(row, channel, family)
     if said is None or said.quota is None:
         return row
-    return replace(row, consents={**row.consents, key: replace(said, quota=said.quota - 1)})
+    quota, unsent = (said.quota, said.unsent + 1) if ghost else (said.quota - 1, min(said.unsent, said.quota - 1))
+    return replace(row, consents={**row.consents, key: replace(said, quota=quota, unsent=unsent)})

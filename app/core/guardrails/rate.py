@@ -6,8 +6,9 @@ goes out when it comes back with it, so that a storm is asked twice and not over
 gate holds its candidate back meanwhile, or when its candidate comes too late with it: after a standstill all who waited
 would come at once. It is then given another one, once; with that one it goes out however late it comes.
 
-The rate protects the services behind a trigger, so grants meet it as well. A control candidate sends nothing and takes
-nobody's slot; it waits as long as it would have had to, so that both arms of a comparison wait alike.
+The rate protects the services behind a trigger, so grants meet it as well. A ghost (of the control group, or of a rule
+in shadow mode) sends nothing and takes nobody's slot; it waits as long as it would have had to, so that both arms of a
+comparison wait alike.
 """
 
 from __future__ import annotations
@@ -59,7 +60,7 @@ def ask(candidate: Candidate, left: Budget) -> tuple[Verdict | None, Budget]:
     if held and now <= run.slot:
         return None, left  # it comes back with its slot
     slot = max(now, left.free_from)
-    after = left if candidate.control else left._replace(free_from=slot + left.spacing)
+    after = left if candidate.ghost else left._replace(free_from=slot + left.spacing)
     if slot == now:
         return None, after
     if rule.send.on_cap == "drop" or slot > run.due_at + rule.send.expires_after:

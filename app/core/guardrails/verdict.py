@@ -28,6 +28,12 @@ class Candidate(Struct, frozen=True, gc=False):
     control: bool
     """Of the control group: it passes the same gates, and then nothing is sent."""
 
+    @property
+    def ghost(self) -> bool:
+        """Decided like any other, and nothing comes of it for the user: it is of the control group, or its rule is in
+        shadow mode. It meets what ghosts would have sent besides what was sent; for what is sent it is not there."""
+        return self.control or self.rule.mode == "shadow"
+
 
 class Verdict(NamedTuple):
     """An objection."""

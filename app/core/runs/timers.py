@@ -17,6 +17,8 @@ from app.core.runs.timing import schedule, worth_until
 from app.core.scope import Scope, coupon_of
 
 _RULE_KEY_STEP = itemgetter(0, 1, 2)
+_Standing = tuple[Candidate, Verdict]
+"""Who is the most important, and what that leaves to all others."""
 
 
 def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
@@ -36,40 +38,69 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
         row, contender = fire(row, name, run, moment)
         if contender is not None:
             contenders.append(contender)
-    return swept_among(_settle(row, contenders, moment), at_rest, moment)
+    return swept_among(_settle(row, due_at, contenders, moment) if contenders else row, at_rest, moment)
 
 
-def _settle(row: Row, contenders: Sequence[Candidate], moment: Moment) -> Row:
-    """The end of an arbitration window: one goes out and carries the coupons of the others, which are dropped."""
+def _settle(row: Row, due_at: int, contenders: Sequence[Candidate], moment: Moment) -> Row:
+    """The end of an arbitration window. What goes out is decided as if there were no ghosts; then of these the best, if
+    it is better than that and than what waits for a later window, is what it would have been."""
+    ghosts = [c for c in contenders if c.ghost]
+    rivals = [(one, arbitration.lost_to(one)) for one in (_rivals(row, due_at, moment) if ghosts else ())]
+    row, first = _contest(row, [c for c in contenders if not c.ghost], None, moment)
+    best = min([first, *rivals] if first else rivals, key=lambda one: arbitration.rank(one[0]), default=None)
+    return _contest(row, ghosts, best, moment)[0]
+
+
+def _rivals(row: Row, due_at: int, moment: Moment) -> list[Candidate]:
+    """Real candidates whose window was opened after that of the ghosts, and closes later: they would have met."""
+    waiting = [
+        run
+        for runs in row.runs.values()
+        for run in runs
+        if run.competing and run.timer_at == row.window_until > due_at and not run.ends and not run.held
+    ]
+    found = []
+    for run in waiting:
+        rule = moment.catalogue.rule_of(run)
+        assert rule is not None  # `adapt` has let such runs exit
+        one = release.candidate_of(row, rule, run, moment)
+        if not one.ghost and isinstance(release.through(one), Candidate):
+            found.append(one)
+    return found
+
+
+def _contest(
+    row: Row, contenders: Sequence[Candidate], above: _Standing | None, moment: Moment
+) -> tuple[Row, _Standing | None]:
+    """Of these one goes out and carries the coupons of the others, which are dropped, unless one that is more important
+    stands above them all: then they hear what that leaves them. When the rule of the best may not send more now, the
+    others wait with it; when it is dropped, they are contenders still."""
     if not contenders:
-        return row
+        return row, above
     winner, *losers = arbitration.ranked(contenders)
-    if (full := release.turn(winner, moment)) is not None:
-        return _settle(*_not_yet(row, winner, losers, full, moment), moment)
-    coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
+    if above is not None and arbitration.rank(above[0]) < arbitration.rank(winner):
+        return _told(row, contenders, above[1], moment), above
     before = winner.scope.run
-    row, after = release.conclude(replace(winner, scope=replace(winner.scope, row=row)), coupons, moment)
+    if (full := release.turn(winner, moment)) is None:
+        coupons = tuple(coupon_of(c.scope).coupon_id for c in losers if c.scope.run.kind in ("coupon", "pack"))
+        row, after = release.conclude(replace(winner, scope=replace(winner.scope, row=row)), coupons, moment)
+        standing = winner, arbitration.lost_to(winner)
+    else:
+        after = release.object_to(winner, full, moment)
+        if full.outcome == "dropped":
+            return _contest(_concluded(row, winner.rule, before, after, moment), losers, above, moment)
+        after = replace(after, competing=True)
+        standing = winner, arbitration.waits_for(winner, full.until)
     row = _concluded(row, winner.rule, before, after, moment)
-    for loser in losers:
-        before = loser.scope.run
-        after = release.object_to(loser, arbitration.lost_to(winner), moment)
-        row = _concluded(row, loser.rule, before, after, moment)
+    return _told(row, losers, standing[1], moment), standing
+
+
+def _told(row: Row, others: Sequence[Candidate], said: Verdict, moment: Moment) -> Row:
+    """Those that did not win: dropped, or waiting with the one that waits for its turn."""
+    for one in others:
+        after = replace(release.object_to(one, said, moment), competing=said.outcome == "deferred")
+        row = _concluded(row, one.rule, one.scope.run, after, moment)
     return row
-
-
-def _not_yet(
-    row: Row, winner: Candidate, losers: Sequence[Candidate], full: Verdict, moment: Moment
-) -> tuple[Row, Sequence[Candidate]]:
-    """The winner's rule may not send more now: when it waits for its turn, the less important wait with it; when it is
-    dropped, they are contenders still."""
-    after = release.object_to(winner, full, moment)
-    if full.outcome == "dropped":
-        return _concluded(row, winner.rule, winner.scope.run, after, moment), losers
-    row = _concluded(row, winner.rule, winner.scope.run, replace(after, competing=True), moment)
-    for one in losers:
-        after = release.object_to(one, arbitration.waits_for(winner, full.until), moment)
-        row = _concluded(row, one.rule, one.scope.run, replace(after, competing=True), moment)
-    return row, ()
 
 
 def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from app.core import facts, ids, merging, runs, shedding, stages
+from app.core import facts, ids, merging, release, runs, shedding, stages
 from app.core.facts import Refused
 from app.core.happenings import Happening
 from app.core.moment import Moment
@@ -54,12 +54,16 @@ def lean(row: Row, most: int, moment: Moment) -> Row:
 
 
 def let_go(row: Row, due_at: int, moment: Moment) -> Row:
-    """The row without what is due by this instant: the rules fail on it, and a person has set it aside."""
-    kept = {}
-    for name, of_key in row.runs.items():
-        kept[name] = tuple(run for run in of_key if run.ends or run.timer_at > due_at)
-        for _ in range(len(of_key) - len(kept[name])):
-            moment.tally("runs", "exited", of_key[0].rule)  # a key's runs are all of one rule
+    """The row without what is due by this instant: the rules fail on it, and a person has set it aside. A candidate
+    gets its final record; what waits for its coupon without one was none."""
+    kept = {name: tuple(run for run in some if run.ends or run.timer_at > due_at) for name, some in row.runs.items()}
+    for name in sorted(row.runs):
+        for run in row.runs[name]:
+            if run in kept[name]:
+                continue
+            if run.sequence or not run.held:
+                release.abandon(row, run, release.SET_ASIDE, moment)
+            moment.tally("runs", "exited", run.rule)
     later = row.stage_due if row.stage_due > due_at else NEVER
     return replace(row, runs={name: some for name, some in kept.items() if some}, stage_due=later)
 

@@ -148,10 +148,13 @@ def expire(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
     return object_to(candidate_of(row, rule, run, moment), Verdict("expired", "staleness", why), moment)
 
 
-def abandon(row: Row, run: Run, moment: Moment) -> None:
-    """The final record of a deferred candidate whose rule, or step, is there no more."""
+TAKEN_OUT = "While it waited, it was taken out of the catalogue."
+SET_ASIDE = "The rules failed on it, and it was set aside."
+
+
+def abandon(row: Row, run: Run, why: str, moment: Moment) -> None:
+    """The final record of a candidate of which nothing can be asked: its rule, or step, is there no more, or fails."""
     policy = moment.catalogue.policy
-    why = "While it waited, it was taken out of the catalogue."
     scope = Scope(row, run, policy, moment.now)
     papers = _papers(scope, calendar.zone_of(row, policy.zone), {})
     _decide(scope, papers, "dropped", "eligibility", why, moment)

@@ -5,14 +5,29 @@ from __future__ import annotations
 import copy
 
 import msgspec
+import pytest
 
 from app.core import engine, rules
 from app.core.facts import Refused
 from app.core.moment import Moment
 from app.core.policy import Policy
-from app.core.row import Row, encode
+from app.core.row import NEVER, Row, encode
 from schemas import events as ev
-from tests.core.shop import SHOP, Desk, at, catalogue, event, issued, line, paid, redeemed, refunded, rule_text, terms
+from tests.core.shop import (
+    SHOP,
+    Desk,
+    at,
+    catalogue,
+    event,
+    issued,
+    line,
+    locked,
+    paid,
+    redeemed,
+    refunded,
+    rule_text,
+    terms,
+)
 
 
 def moment(floor: int = 0) -> Moment:
@@ -109,3 +124,45 @@ def test_a_catalogue_is_in_the_order_of_its_names_whatever_order_it_was_given_in
     backwards = rules.index(dict(reversed(texts.rules.items())), Policy())
     assert list(backwards.rules) == [rule.name for rule, _ in backwards.entered_by["OrderPaid"]] == sorted(names)
     assert [rule.name for rule, _ in backwards.ended_by["OrderPaid"]] == sorted(names)
+
+
+HELD_TILL_NINE = 'quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n'
+
+
+def let_go(desk: Desk, due_at: int) -> Desk:
+    desk.row = engine.let_go(desk.row, due_at, desk._moment(due_at, due_at))
+    return desk
+
+
+@pytest.mark.parametrize(("tick", "kept"), [(-1, True), (0, False), (1, False)])
+@pytest.mark.parametrize("waited", [True, False], ids=["deferred", "due"])
+def test_what_is_set_aside_gets_its_final_record_whether_it_had_waited_or_not(
+    waited: bool, tick: int, kept: bool
+) -> None:
+    night = catalogue(*(rule_text(rule=name, ends=None) for name in ("b", "a")), shop=HELD_TILL_NINE)
+    desk = Desk(night).say(paid("o-1", "03-01 22:00")).wait("03-11 22:00" if waited else "03-11 21:59")
+    due_at = at("03-12 09:00" if waited else "03-11 22:00") + tick
+    before = len(desk.decisions)
+    let_go(desk, due_at)
+    said = [(d.rule, d.sequence, d.outcome, d.gate, d.final, d.reason) for d in desk.decisions[before:]]
+    why = "The rules failed on it, and it was set aside."
+    assert said == ([] if kept else [(name, int(waited), "dropped", "eligibility", True, why) for name in "ab"])
+    assert desk.tallies["runs", "exited", "a"] == (not kept)
+    finals = [d.rule for d in desk.wait("05-01").decisions if d.final]
+    assert sorted(finals) == ["a", "b"]
+
+
+def test_what_waits_for_its_coupon_without_a_record_was_no_candidate_and_gets_none() -> None:
+    desk = Desk(SHOP).say(issued("c-1", "03-01"), locked("c-1", "03-02"))
+    assert let_go(desk, at("03-08")).decisions == []
+    assert desk.tallies["runs", "exited", "coupon_unused"] == 1
+    assert desk.timers == []
+
+
+def test_what_has_ended_or_is_due_later_stays_when_something_is_set_aside() -> None:
+    desk = Desk(SHOP).say(issued("c-1", "03-01"), issued("c-2", "03-01"), issued("c-3", "03-02"))
+    desk.say(redeemed("c-1", "03-02"))
+    let_go(desk, at("03-08"))
+    assert sorted(run.key for some in desk.row.runs.values() for run in some) == ["c-1", "c-3"]
+    assert [d.entry.key for d in desk.decisions] == ["c-2"]
+    assert desk.row.stage_due == NEVER

@@ -533,6 +533,8 @@ def test_what_is_due_and_breaks_the_rules_is_let_go_once_a_person_has_set_it_asi
     shard.reopen().run()
     assert shard.sent(lambda t: (t["user_id"], t["entry"]["key"])) == [("u-2", "c-1"), ("u-1", "c-2")]
     assert shard.counts["runs", "exited", "coupon_unused"] == 1
+    final = [(d["entry"]["key"], d["outcome"]) for d in shard.decisions() if d["final"]]
+    assert sorted(final) == [("c-0", "dropped"), ("c-1", "fired"), ("c-2", "fired")]
     monkeypatch.setattr(engine, "tick", lambda *_: 1 / 0)
     with pytest.raises(InvariantBroken):  # of another instant nobody spoke
         shard.clock("12-01").run()

@@ -27,7 +27,7 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
     rule = moment.catalogue.rule_of(run)
     if rule is None or (run.timer_at < NEVER and run.step >= len(rule.steps)):
         if run.sequence:
-            release.abandon(row, run, moment)
+            release.abandon(row, run, release.TAKEN_OUT, moment)
         if not run.ends:
             moment.tally("runs", "exited", run.rule)
         if rule is None or not any(fired.expires_at > moment.now for fired in run.fired):
@@ -38,7 +38,7 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
         return run
     if rule.on_change == "restart" and not run.ends and run.step < len(rule.steps):
         if run.sequence:
-            release.abandon(row, run, moment)
+            release.abandon(row, run, release.TAKEN_OUT, moment)
         anew = replace(run, version=rule.version, ordinal=run.ordinal + 1, step=0, sequence=0, competing=False)
         return schedule(row, rule, anew, anew.entered_at, moment)
     return replace(run, version=rule.version)

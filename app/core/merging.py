@@ -175,15 +175,20 @@ def _filled(value: S, more: S) -> S:
 
 
 def _with_orders(new: Row, row: Row, other: Row) -> Row:
-    """The newest orders of both; the sums of the others. What either has summarised already counts once."""
-    orders = {name: order for name, order in row.orders.items() if not facts.is_forgotten(other, "order", name)}
-    for name, order in other.orders.items():
-        if not facts.is_forgotten(row, "order", name):
-            orders[name] = _one_order(orders[name], order) if name in orders else order
+    """The newest orders of both; the sums of the others. What either has summarised already counts once, and is kept as
+    far as its after-sale cases go."""
+    orders: dict[str, Order] = {}
+    for order in (*row.orders.values(), *other.orders.values()):
+        name = order.order_id
+        if any(facts.is_forgotten(each, "order", name) for each in (row, other)):
+            if not order.case_words:
+                continue
+            order = facts.cases_of(order)
+        orders[name] = _one_order(orders[name], order) if name in orders else order
     new = replace(new, orders=orders)
     facts.let_lines_go(orders)
     while len(orders) > MAX_ORDERS:
-        facts.summarise(new, facts.oldest_of(list(orders.values())))
+        facts.summarise(new, facts.least_order(new))
     return new
 
 

@@ -367,8 +367,84 @@ def test_an_order_that_was_summarised_changes_nothing_any_more() -> None:
     many = orders(100)
     oldest = paid("o-0", "01-01"), placed("o-0", "01-01"), cancelled("o-0", "06-01"), refunded("o-0", "06-01")
     others = received("o-0", "01-05"), event(ev.DepositPaid, "01-01", order_id="o-0", currency="CNY", amount=Decimal(1))
-    case = event(ev.AfterSaleOpened, "01-01", order_id="o-0")
-    assert known(*many, *oldest, *others, case) == known(*many)
+    assert known(*many, *oldest, *others) == known(*many)
+
+
+def case(kind: type[ev.Event], when: str, order: str = "o-0") -> ev.Event:
+    return event(kind, when, order_id=order, case_id="k-1")
+
+
+def opened(current: row.Row) -> list[str]:
+    """The orders with an open case."""
+    return [order.order_id for order in current.orders.values() if order.cases]
+
+
+@pytest.mark.parametrize("more", [row.MAX_ORDERS - 1, row.MAX_ORDERS, row.MAX_ORDERS + 1, 100])
+def test_an_order_with_an_open_case_is_kept_while_others_can_make_room(more: int) -> None:
+    first, *others = orders(more + 1)
+    current = known(first, case(ev.AfterSaleOpened, "01-01"), *others)
+    assert opened(current) == ["o-0"]
+    assert current.orders["o-0"].paid_at is not None
+    assert len(current.orders) == min(more + 1, row.MAX_ORDERS)
+    assert ("o-1" in current.orders) == (more < row.MAX_ORDERS)
+    assert purchases.paid_orders(current) == more + 1
+    closed = known(first, case(ev.AfterSaleOpened, "01-01"), *others, case(ev.AfterSaleClosed, "12-01"))
+    assert opened(closed) == []
+    after = facts.apply(closed, paid("o-new", "12-02"))
+    assert isinstance(after, Facts)
+    assert ("o-0" in after.row.orders) == (more < row.MAX_ORDERS - 1)  # now it is the oldest
+
+
+def test_where_every_order_has_an_open_case_the_oldest_makes_room() -> None:
+    many = orders(row.MAX_ORDERS + 1)
+    current = known(*(each for order in many for each in (order, case(ev.AfterSaleOpened, "12-01", order.order_id))))
+    assert opened(current) == [order.order_id for order in many[1:]]
+    assert purchases.paid_orders(current) == len(many)
+
+
+@pytest.mark.parametrize("words", list(permutations(["opened", "closed", "again"])))
+def test_a_case_of_an_order_that_was_summarised_is_kept_whichever_word_is_heard_of_first(
+    words: tuple[str, ...],
+) -> None:
+    said = {
+        "opened": case(ev.AfterSaleOpened, "12-01"),
+        "closed": case(ev.AfterSaleClosed, "12-02"),
+        "again": case(ev.AfterSaleOpened, "12-03"),
+    }
+    before = known(*orders(100))
+    current = known(*orders(100), *(said[word] for word in words))
+    assert opened(current) == ["o-0"]
+    assert opened(known(*orders(100), *(said[word] for word in words if word != "again"))) == []
+    assert len(current.orders) == row.MAX_ORDERS
+    assert purchases.paid_orders(current) == purchases.paid_orders(before) == 100
+    assert purchases.last_order_at(current) == purchases.last_order_at(before)
+
+
+def test_an_order_that_is_kept_for_its_case_alone_changes_nothing_else_and_goes_first_when_it_is_closed() -> None:
+    kept = known(*orders(100), case(ev.AfterSaleOpened, "12-01"))
+    told = paid("o-0", "01-01"), placed("o-0", "01-01"), cancelled("o-0", "06-01"), refunded("o-0", "06-01")
+    others = received("o-0", "01-05"), event(ev.DepositPaid, "01-01", order_id="o-0", currency="CNY", amount=Decimal(1))
+    current = kept
+    for each in (*told, *others):
+        after = facts.apply(current, each)
+        assert isinstance(after, Facts)
+        assert after.happenings == ()
+        current = after.row
+    assert current == kept
+    for each in (case(ev.AfterSaleClosed, "12-02"), paid("o-new", "12-03")):
+        after = facts.apply(current, each)
+        assert isinstance(after, Facts)
+        current = after.row
+    assert "o-0" not in current.orders
+    assert len(current.orders) == row.MAX_ORDERS
+    assert purchases.paid_orders(current) == 101
+    assert sum(current.old_spend_minor.values()) == (101 - row.MAX_ORDERS) * 10000
+
+
+def test_an_order_of_which_a_case_was_heard_first_can_still_be_paid() -> None:
+    current = known(case(ev.AfterSaleOpened, "01-02"), paid("o-0", "01-01"))
+    assert purchases.paid_orders(current) == 1
+    assert opened(current) == ["o-0"]
 
 
 def test_the_later_word_about_a_balance_counts_whichever_arrives_first() -> None:

@@ -337,6 +337,19 @@ def test_an_open_case_holds_marketing_until_it_is_closed() -> None:
     assert desk.decisions[1].reason == "The user has an open after-sale case."
 
 
+@pytest.mark.parametrize("newer", [31, 32, 40])
+@pytest.mark.parametrize("first", ["case", "orders"])
+def test_an_open_case_holds_marketing_however_many_orders_are_newer(first: str, newer: int) -> None:
+    opened = event(ev.AfterSaleOpened, "03-02", order_id="o-1", case_id="a")
+    more = [paid(f"o-n{n}", at("03-03") + n * HOUR) for n in range(newer)]
+    said = (opened, *more) if first == "case" else (*more, opened)
+    desk = Desk(open_shop(login_rule())).say(paid("o-1", "03-01"), *said, login("03-10")).wait("03-11")
+    assert desk.triggers == []
+    assert {d.reason for d in desk.decisions} == {"The user has an open after-sale case."}
+    desk.say(event(ev.AfterSaleClosed, "03-11", order_id="o-1", case_id="a")).wait("03-12")
+    assert len(desk.triggers) == 1
+
+
 FESTIVAL = "calendar: [{{name: '11.11', from: 2026-11-10T00:00:00+08:00, until: 2026-11-12T00:00:00+08:00, {what}}}]\n"
 
 

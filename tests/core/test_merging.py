@@ -408,6 +408,25 @@ def _orders(numbers: range, prices: tuple[str, ...] = ("100.00",), **fields: Any
 
 
 @pytest.mark.parametrize("theirs_first", [False, True])
+@pytest.mark.parametrize(("closed", "cases"), [(None, ("k",)), ("03-01", ("k",)), ("03-03", ())])
+def test_an_open_case_of_an_order_that_one_account_has_summarised_goes_along(
+    closed: str | None, cases: tuple[str, ...], theirs_first: bool
+) -> None:
+    """The one has many orders since; the other was told of the case, and perhaps the one that it is closed."""
+    opened = named(event(ev.AfterSaleOpened, "03-02", order_id="o-0", case_id="k"), "e-opened")
+    many = known(*_orders(range(40)), user="u-1")
+    if closed is not None:
+        end = named(event(ev.AfterSaleClosed, closed, order_id="o-0", case_id="k"), "e-closed")
+        many = known(*_orders(range(40)), end, user="u-1")
+    few = known(*_orders(range(3)), opened)
+    row = added(few, many) if theirs_first else added(many, few)
+    assert row.orders["o-0"].cases == cases
+    assert row.orders["o-0"].paid_at is None
+    assert paid_orders(row) == 40
+    assert len(row.orders) == MAX_ORDERS
+
+
+@pytest.mark.parametrize("theirs_first", [False, True])
 def test_orders_that_both_accounts_know_and_have_summarised_count_once(theirs_first: bool) -> None:
     coupons = [issued(f"c-{n}", "01-01", expires_at="01-02") for n in range(MAX_COUPONS + 10)]
     gone = refunded("o-3", "01-03")  # known to both, and none of those that count

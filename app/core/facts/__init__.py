@@ -18,7 +18,16 @@ from app.core.facts.coupons import freed_by, least_coupon, let_coupon_go
 from app.core.facts.groups import groups_of, left_of
 from app.core.facts.orders import with_returns
 from app.core.facts.profile import birthday_named
-from app.core.facts.summaries import MAX_FORGOTTEN, age_of, counted, is_forgotten, let_lines_go, oldest_of, summarise
+from app.core.facts.summaries import (
+    MAX_FORGOTTEN,
+    age_of,
+    cases_of,
+    counted,
+    is_forgotten,
+    least_order,
+    let_lines_go,
+    summarise,
+)
 from app.core.happenings import Facts, Group, Happening, Refused, Reversal, happening_of
 from app.core.row import Row
 from schemas import events as ev
@@ -67,15 +76,16 @@ __all__ = [
     "age_of",
     "apply",
     "birthday_named",
+    "cases_of",
     "counted",
     "freed_by",
     "groups_of",
     "is_forgotten",
     "least_coupon",
+    "least_order",
     "left_of",
     "let_coupon_go",
     "let_lines_go",
-    "oldest_of",
     "summarise",
     "with_returns",
 ]

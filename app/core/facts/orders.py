@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from app.core.facts import coupons
 from app.core.facts.groups import grouped, groups_of, has_goods, left_of
-from app.core.facts.summaries import known_order, minor, with_order
+from app.core.facts.summaries import known_cases, known_order, minor, with_order
 from app.core.happenings import Facts, Refused, Reversal, happening_of, lines_of
 from app.core.purchases import is_paid
 from app.core.row import MAX_CASES, MAX_MINOR, MAX_REFUNDS, Mark, Order, OrderLine, Row
@@ -188,9 +188,7 @@ def _deposit(row: Row, event: ev.DepositPaid) -> Facts:
 
 
 def _case(row: Row, event: ev.AfterSaleOpened | ev.AfterSaleClosed) -> Facts:
-    order = known_order(row, event.order_id)
-    if order is None:
-        return Facts(row)
+    order = known_cases(row, event.order_id)
     case, at, opens = event.case_id or "", event.occurred_at, isinstance(event, ev.AfterSaleOpened)
     known = next((word for word in order.case_words if word[0] == case), None)
     if known is not None and (known[1], not known[2]) >= (at, not opens):  # a later word; of two at once, the closing

@@ -1,6 +1,7 @@
 """What a row keeps of orders once they are too many: the oldest lose their lines, then become sums and a hash.
 
-No count and no sum is lost. By its hash an order, or a coupon, is known when it is told again, and changes nothing.
+No count and no sum is lost. By its hash an order, or a coupon, is known when it is told again, and changes nothing. An
+order with an open after-sale case is kept while there are others; of one that is summarised a later case is kept alone.
 """
 
 from __future__ import annotations
@@ -52,18 +53,38 @@ def forget(row: Row, kind: str, name: str, counted: bool = False) -> None:
 def known_order(row: Row, order_id: str) -> Order | None:
     """The order as known; None when it was summarised long ago and changes nothing any more."""
     order = row.orders.get(order_id)
-    if order is not None:
+    if order is not None and not (_has_only_cases(order) and is_forgotten(row, "order", order_id)):
         return order
     return None if is_forgotten(row, "order", order_id) else Order(order_id)
 
 
+def known_cases(row: Row, order_id: str) -> Order:
+    """The order as known; of one that was summarised, what was heard of its after-sale cases since."""
+    return row.orders.get(order_id) or Order(order_id)
+
+
+def cases_of(order: Order) -> Order:
+    """What is kept of an order that was summarised."""
+    return Order(order.order_id, cases=order.cases, case_words=order.case_words)
+
+
+def _has_only_cases(order: Order) -> bool:
+    return bool(order.case_words) and order == cases_of(order)
+
+
 def with_order(row: Row, order: Order) -> Row:
-    """The row with this order; beyond MAX_ORDERS the oldest of the others is summarised into its sums."""
+    """The row with this order; beyond MAX_ORDERS the least of the others is summarised into its sums."""
     new = replace(row, orders={**row.orders, order.order_id: order})
     let_lines_go(new.orders)
     if len(new.orders) > MAX_ORDERS:
-        summarise(new, oldest_of([o for o in new.orders.values() if o.order_id != order.order_id]))
+        summarise(new, least_order(new, order.order_id))
     return new
+
+
+def least_order(new: Row, but: str = "") -> Order:
+    """The oldest order without an open case, else the oldest; one may be left out."""
+    others = [order for order in new.orders.values() if order.order_id != but]
+    return oldest_of([order for order in others if not order.cases] or others)
 
 
 def summarise(new: Row, oldest: Order) -> None:

@@ -239,6 +239,11 @@ class Driver:
         for shard in shards or range(self.plan.partitions):
             self._workers.pop(shard, None)
 
+    def restart(self, plan: Plan) -> None:
+        """All workers are started again, with other settings (LATENESS, CLOCK)."""
+        self.plan = plan
+        self.rebalance()
+
     def _commit(self, shard: int, batch: Batch) -> None:
         self.broker.commit(shard, batch)
 

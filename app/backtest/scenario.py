@@ -19,7 +19,9 @@ A file holds `scenarios`, and above them what they share (`rules`, `zone`, `cloc
   and any other field of the message that matters; of a `reason`, a part is enough.
 - **timers**: how many steps are still to come in the end.
 - **rules**: which rules are switched on (all when left out).
-- **orders: both**: the events between two other entries may arrive in any order; all are tried, with one outcome.
+- **orders: both**: the events between two other entries may arrive in any order; all are tried, with one outcome. Each
+  order is played twice: as topics that are merged by event time, and one event at a time while the lateness still
+  allows all of them, so that no merge puts them in order again. One that reorders nothing of any user is a mistake.
 - `clock: events` (the default) is exact; `clock: wall` has the worker look at a clock, with 5 s of lateness.
 """
 
@@ -39,6 +41,7 @@ from app.backtest.outcome import Expected, Seen, compare, expected, seen
 from app.core import expressions
 from app.core.rules import Catalogue, index
 from app.rulebook import load
+from schemas.events import EVENT_TYPES
 from schemas.instant import SECOND
 
 #: Up to so many events between two other entries, every order of arrival is tried; of more, all rotations both ways.
@@ -120,6 +123,12 @@ def _scenario(file: str, name: str, values: Mapping[str, Any]) -> Scenario:
     if not given:
         raise NotationError("Nothing is given.")
     lateness = values.get("lateness")
+    any_order = values.get("orders") == "both"
+    if any_order and not _reorders(given, values.get("clock", "events")):
+        raise NotationError(
+            "'orders: both' reorders nothing here: it is for two or more events of one user between two other entries "
+            "(under 'clock: wall' of one topic, for a backlog is merged by event time). Leave it out."
+        )
     return Scenario(
         file=file,
         name=name,
@@ -133,8 +142,19 @@ def _scenario(file: str, name: str, values: Mapping[str, Any]) -> Scenario:
         retractions=tuple(expected(entry) for entry in values.get("retractions", ())),
         dead_letters=tuple(values.get("dead letters", ())),
         timers=None if "timers" not in values else int(values["timers"]),
-        any_order=values.get("orders") == "both",
+        any_order=any_order,
     )
+
+
+def _reorders(given: Sequence[Entry], clock: str) -> bool:
+    """Whether some order of arrival is another one at the row: a backlog is merged by event time, whatever came first,
+    except within a topic."""
+    for part in _stretches(given):
+        if part[0].kind == "event":
+            places = {(e.event["user_id"], clock == "wall" and EVENT_TYPES[e.event["type"]].TOPIC) for e in part}
+            if len(places) < len(part):
+                return True
+    return False
 
 
 def _entry(entry: Mapping[str, Any], number: int, zone: ZoneInfo) -> Entry:
@@ -154,12 +174,16 @@ def _entry(entry: Mapping[str, Any], number: int, zone: ZoneInfo) -> Entry:
 
 def arrivals(scenario: Scenario) -> Iterator[tuple[Entry, ...]]:
     """What is given, in every order of arrival that the scenario allows; as written first."""
-    stretches = [(kind, tuple(part)) for kind, part in groupby(scenario.given, lambda entry: entry.kind == "event")]
     variants: list[tuple[Entry, ...]] = [()]
-    for is_events, part in stretches:
-        orders = _orders(part) if is_events and scenario.any_order else [part]
+    for part in _stretches(scenario.given):
+        orders = _orders(part) if part[0].kind == "event" and scenario.any_order else [part]
         variants = [(*before, *order) for before in variants for order in orders]
     yield from variants
+
+
+def _stretches(given: Sequence[Entry]) -> list[tuple[Entry, ...]]:
+    """Events that follow each other, and what else is given."""
+    return [tuple(part) for _, part in groupby(given, lambda entry: entry.kind == "event")]
 
 
 def _orders(events: tuple[Entry, ...]) -> list[tuple[Entry, ...]]:
@@ -169,8 +193,11 @@ def _orders(events: tuple[Entry, ...]) -> list[tuple[Entry, ...]]:
     return turned + [order[::-1] for order in turned]
 
 
-def play(scenario: Scenario, given: Sequence[Entry], catalogue: Catalogue | None = None) -> Driver:
-    """The driver after these entries. Raises ScenarioError when a rule or an event that it names does not exist."""
+def play(
+    scenario: Scenario, given: Sequence[Entry], catalogue: Catalogue | None = None, *, one_by_one: bool = False
+) -> Driver:
+    """The driver after these entries. With `one_by_one`, events that follow each other are applied in exactly this
+    order. Raises ScenarioError when a rule or an event that it names does not exist."""
     wall = scenario.clock == "wall"
     driver = Driver(
         _switched_on(scenario, catalogue or load()),
@@ -180,22 +207,52 @@ def play(scenario: Scenario, given: Sequence[Entry], catalogue: Catalogue | None
     )
     driver.run()
     working = True
-    for entry in given:
-        if entry.kind == "event":
-            if wall and working and entry.at > driver.now:
-                driver.advance_time(entry.at)
-            driver.now = max(driver.now, entry.at)
-            driver.send(entry.event)
-        elif entry.kind == _REDELIVER:
-            _redeliver(driver, entry.argument)
-        elif entry.kind == _CRASH:
-            driver.crash(entry.argument)  # type: ignore[arg-type]  # a wrong word does what 'after' does not
+    for part in _stretches(given):
+        if part[0].kind != "event":
+            for entry in part:
+                working = _happens(driver, entry, working)
+        elif one_by_one:
+            _apply_one_by_one(driver, part)
         else:
-            driver.advance_time(entry.at, working=entry.kind != _START)
-            working = entry.kind != _STOP
+            for entry in part:
+                if wall and working and entry.at > driver.now:
+                    driver.advance_time(entry.at)
+                driver.now = max(driver.now, entry.at)
+                driver.send(entry.event)
     if working:
         driver.run()
     return driver
+
+
+def _happens(driver: Driver, entry: Entry, working: bool) -> bool:
+    """What else is given; whether the worker works after it."""
+    if entry.kind == _REDELIVER:
+        _redeliver(driver, entry.argument)
+    elif entry.kind == _CRASH:
+        driver.crash(entry.argument)  # type: ignore[arg-type]  # a wrong word does what 'after' does not
+    else:
+        driver.advance_time(entry.at, working=entry.kind != _START)
+        working = entry.kind != _STOP
+    return working
+
+
+def _apply_one_by_one(driver: Driver, events: Sequence[Entry]) -> None:
+    """CLOCK=events: time comes as far as the earliest of these events and stands still there while they are applied in
+    this order. Workers that look at a clock don't merge what they have not seen yet, and what comes late within
+    LATENESS is not late: so each event meets a worker of that kind, which has lateness enough for all of them."""
+    own = driver.plan
+    driver.announce(min(entry.at for entry in events))
+    driver.run()
+    floor = driver.merged() - own.lateness - 1  # at one instant events go before timers
+    latest = driver.merged()
+    for entry in events:
+        latest = max(latest, entry.at)
+        driver.restart(own._replace(clock="wall", lateness=latest - floor))
+        driver.now = latest
+        driver.run()
+        driver.send(entry.event)
+        driver.run()
+    driver.restart(own)
 
 
 def _switched_on(scenario: Scenario, catalogue: Catalogue) -> Catalogue:
@@ -221,11 +278,13 @@ def _redeliver(driver: Driver, event_id: str) -> None:
 def check(scenario: Scenario, catalogue: Catalogue | None = None) -> str | None:
     """Runs a scenario in all its orders of arrival. None when all is as expected, else what is not, for a person."""
     for number, given in enumerate(arrivals(scenario), 1):
-        driver = play(scenario, given, catalogue)
-        problem = _differences(scenario, driver)
-        if problem:
-            order = ", ".join(str(entry.event["event_id"]) for entry in given if entry.kind == "event")
-            return f"{scenario.file}: {scenario.name}\norder of arrival {number}: {order}\n{problem}"
+        for one_by_one in (False, True) if scenario.any_order and scenario.clock == "events" else (False,):
+            driver = play(scenario, given, catalogue, one_by_one=one_by_one)
+            problem = _differences(scenario, driver)
+            if problem:
+                order = ", ".join(str(entry.event["event_id"]) for entry in given if entry.kind == "event")
+                way = ", one by one" if one_by_one else ""
+                return f"{scenario.file}: {scenario.name}\norder of arrival {number}{way}: {order}\n{problem}"
     return None
 
 

@@ -33,8 +33,8 @@ _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
     "facts", "recheck", "reentry", "goal", "mode", "start", "holdout", "repeat", "on_change", "paused", "source",
 }  # fmt: skip
-_ENTER = {"on", "key", "when", "each", "at"}
-_END = {"on", "when", "same", "at"}
+_ENTER = {"on", "key", "when", "each", "at", "as_of"}
+_END = {"on", "when", "same", "at", "whenever"}
 _STEP = {"after", "at", "at_once", "offer", "class"}
 _SEND = {
     "action", "class", "channels", "priority", "collapse", "expires_after", "once_in", "on_cap", "discount_every",
@@ -256,7 +256,20 @@ class _Reader(Fields):
             when=self.condition(entry.get("when"), (*path, "when")),
             each_line=each == "line",
             at=self.timing(entry.get("at"), "instant", (*path, "at")),
+            of_first_order=self.of_first_order(path, entry),
         )
+
+    def of_first_order(self, path: Path, entry: dict[str, Any]) -> bool:
+        """Heard of twice, what tells who the user is would begin the same run again: so there is only ever one."""
+        if (said := entry.get("as_of")) is None:
+            return False
+        if said != "first_order":
+            self.fail(
+                (*path, "as_of"), f"'as_of: {shown(said)}' is not known; 'as_of: first_order' enters by that order."
+            )
+        elif self.key != "user" or self.data.get("reentry") != "once" or "at" in entry:
+            self.fail((*path, "as_of"), "'as_of' goes with 'key: user' and 'reentry: once', and without 'at'.")
+        return True
 
     def ends(self) -> tuple[tuple[End, ...], tuple[Any, ...]]:
         ends, instants = [], []
@@ -281,9 +294,20 @@ class _Reader(Fields):
                     when=self.condition(entry.get("when"), (*path, "when")),
                     same_line=entry.get("same") in LINE_KEYS,
                     any_key=entry.get("same") == "user",
+                    whenever=self.whenever(path, entry),
                 )
             )
         return tuple(ends), tuple(instants)
+
+    def whenever(self, path: Path, entry: dict[str, Any]) -> bool:
+        said = entry.get("whenever", False)
+        if said not in (True, False):
+            self.fail((*path, "whenever"), "'whenever' is true, without quotes, or left out.")
+        elif said and (self.key != "user" or "when" not in entry):
+            self.fail(
+                (*path, "whenever"), "'whenever' is for rules keyed by user, with a 'when' that says what was so."
+            )
+        return said is True
 
     def step(self, position: int, path: Path, entry: dict[str, Any]) -> Step:
         self.known(entry, _STEP, path)

@@ -51,6 +51,11 @@ def paid_since(row: Row, at: int) -> list[Order]:
     return paid[bisect_left(paid, at, key=_paid_at) :]
 
 
+def first_order(row: Row) -> Order | None:
+    """The first purchase that is kept and counts."""
+    return next((order for order in purchases(row).paid if is_paid(order)), None)
+
+
 def is_paid(order: Order) -> bool:
     """Whether the order counts as a purchase now."""
     return (

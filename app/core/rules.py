@@ -28,6 +28,8 @@ class Enter(NamedTuple):
     each_line: bool
     at: Timing | None
     """The instant of entry; None = the event's own."""
+    of_first_order: bool
+    """The event only says who the user is: the entry is the first order, which was heard of before."""
 
 
 class End(NamedTuple):
@@ -40,6 +42,8 @@ class End(NamedTuple):
     """Only when the event has a line of the run's own key (the same product type or category)."""
     any_key: bool
     """All runs of the rule, whatever their key."""
+    whenever: bool
+    """The event tells of what was before the entry: it ends the run from there on, whenever it happened itself."""
 
 
 class Step(NamedTuple):

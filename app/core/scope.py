@@ -184,8 +184,8 @@ USER: dict[str, Variable] = {
     "user.registered_at": _of_user("instant", "when the account was opened", lambda s: _instant(s.row.registered_at)),
     "user.has_history": _of_user(
         "bool",
-        "we know the user from the registration on, or a baseline told us what was before",
-        lambda s: s.row.registered_at is not None,
+        "the registration, or a baseline, tells of the user from before the entry on",
+        lambda s: s.row.registered_at is not None and s.row.registered_at <= s.run.entered_at,
     ),
     "user.orders_before": _of_user(
         "int", "orders before our first event (baseline)", lambda s: s.row.baseline.orders if s.row.baseline else 0

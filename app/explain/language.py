@@ -256,25 +256,28 @@ _OPERATORS = {
     ">=": "is at least", "<=": "is at most", ">": "is more than", "<": "is less than", "==": "is", "!=": "is not",
     "&&": "and", "||": "or", "!": "it is not so that", "(": "(", ")": ")",
 }  # fmt: skip
+_OF_INSTANTS = {">=": "is not before", "<=": "is not after", ">": "is after", "<": "is before"}
 
 
 def condition(text: object) -> str:
     """'user.paid_orders < 2' -> 'the number of paid orders is less than 2'. What cannot be said is quoted."""
-    said, position, source = [], 0, str(text).strip()
+    said, position, source, name = [], 0, str(text).strip(), ""
     while position < len(source):
         token = _TOKEN.match(source, position)
         if token is None:
             return f"`{source}`"
         position = token.end()
-        words = _token(token)
+        words = _token(token, name)
         if words is None:
             return f"`{source}`"
         said.append(words)
+        name = token["name"] or ""
     text = " ".join(said).replace("( ", "(").replace(" )", ")")
     return re.sub(r" is (not )?''(?= |\)|$)", lambda empty: " is named" if empty[1] else " is not named", text)
 
 
-def _token(token: re.Match[str]) -> str | None:
+def _token(token: re.Match[str], before: str) -> str | None:
+    """A token in words; `before` is the name that stands before it, if one does."""
     if token["duration"]:
         return duration(_in_seconds(token["span"]))
     if token["name"]:
@@ -282,6 +285,8 @@ def _token(token: re.Match[str]) -> str | None:
         if name in ("true", "false"):
             return str(name)
         return phrase(name) if name in VARIABLES else None
+    if token["operator"] in _OF_INSTANTS and before in VARIABLES and VARIABLES[before].kind == "instant":
+        return _OF_INSTANTS[token["operator"]]
     return _OPERATORS[token["operator"]] if token["operator"] else token["number"] or token["text"]
 
 

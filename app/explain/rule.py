@@ -23,6 +23,7 @@ _SAID = {
 _SAID_OF_SEND = {"action", "class", "channels", "priority", "collapse", "expires_after", "max_rate"} | {
     "once_in", "discount_every", "coupon_in_hand",
 }  # fmt: skip
+_FIRST_ORDER = "the first order, which was heard of before"
 _SAID_OF_STEP = {"after", "at", "at_once"}
 _PLURALS = {"category": "categories", "coupon": "coupons", "order": "orders", "product": "products"}
 
@@ -110,7 +111,8 @@ def timeline(data: Data, width: int = 100) -> list[str]:
     """A rule as a line in time, drawn from the top to the bottom."""
     drawn: list[str] = []
     for entry in _entries(data, "enter"):
-        when = f" (counted from {timing(entry['at'])})" if "at" in entry else ""
+        since = timing(entry["at"]) if "at" in entry else _FIRST_ORDER if "as_of" in entry else ""
+        when = f" (counted from {since})" if since else ""
         drawn += _beside("●", f"{event(entry.get('on'))}{when}: a run begins{_each(data)}", width)
     check = f"only if {language.condition(data['check'])}" if data.get("check") else ""
     for number, step in enumerate(_entries(data, "steps"), 1):
@@ -146,6 +148,8 @@ def _entering(data: Data) -> str:
             text += f", if {language.condition(entry['when'])}"
         if "at" in entry:
             text += f", as of {timing(entry['at'])}"
+        if "as_of" in entry:
+            text += f", as of {_FIRST_ORDER}"
         entries.append(text)
     return "; or ".join(entries)
 
@@ -173,7 +177,8 @@ def _end(end: Data) -> str:
         return language.moment(end.get("at"))
     same = f" of the same {language.spoken(str(end['same']))}" if "same" in end else ""
     when = f", if {language.condition(end['when'])}" if "when" in end else ""
-    return f"when {event(end['on'])}{same}{when}"
+    whenever = " (whenever it is heard of: what went out is taken back)" if end.get("whenever") else ""
+    return f"when {event(end['on'])}{same}{when}{whenever}"
 
 
 def _waiting(data: Data) -> Iterable[str]:

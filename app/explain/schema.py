@@ -177,6 +177,7 @@ _ENTRY: Final[dict[str, Schema]] = {
     "each": _choice(["line"], "One run for each product type among the lines; goes with key: product_type."),
     "when": _ref("condition", "Who enters: only if this holds at the entry."),
     "at": _ref("timing", "The instant of entry, where it is not the event's own."),
+    "as_of": _choice(["first_order"], "The event only says who the user is: the first order, known by then, enters."),
 }
 _END: Final[dict[str, Schema]] = {
     "on": {"$ref": "#/$defs/event"},
@@ -185,6 +186,11 @@ _END: Final[dict[str, Schema]] = {
     ),
     "when": _ref("condition", "Only if this holds."),
     "at": _ref("timing", "An instant that ends the run."),
+    "whenever": {
+        "type": "boolean",
+        "default": False,
+        "description": "The event tells of what was before the entry: what went out is taken back, whenever it came.",
+    },
 }
 _STEP: Final[dict[str, Schema]] = {
     "after": _ref("timing", "A duration; counts from the step before, the first one from the entry."),

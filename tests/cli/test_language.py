@@ -59,6 +59,7 @@ def test_an_instant_answers_the_question_when(text: str, words: str) -> None:
     [
         ("coupon.expires_in > duration('72h')", "the time left until the coupon expires is more than 72 hours"),
         ("user.paid_orders >= 2", "the number of paid orders is at least 2"),
+        ("user.last_order_at < entered_at", "the latest purchase is before the entry"),
         (
             "user.paid_orders < 2 && !(coupon.kind == 'gift')",
             "the number of paid orders is less than 2 and it is not so that (the coupon's kind is 'gift')",

@@ -256,6 +256,14 @@ def test_settings_without_words_are_shown_as_they_stand() -> None:
         ("goal: {on: CouponRedeemed, within: 7d}", "It has worked when a coupon is redeemed (CouponRedeemed) within 7"),
         ("start: none", "What happened before the rule was switched on starts nothing."),
         ("start: {since: 2026-01-01}", "Nothing that was due before 2026-01-01 is sent."),
+        (
+            "enter: {on: UserRegistered, as_of: first_order}",
+            "when a user registers (UserRegistered), as of the first order, which was heard of before",
+        ),
+        (
+            "ends: [{on: OrderPaid, whenever: true, when: user.bought_before}]",
+            "if there was a purchase before the entry (whenever it is heard of: what went out is taken back)",
+        ),
         ("retime_on: [OrderReceived]", "Its next step is timed anew when an order is received (OrderReceived)."),
     ],
 )

@@ -66,7 +66,7 @@ TRIGGERS = {
     "welcome_pack": Tried(
         "grant", 10, "Registration brings the pack at once, also at night (a grant wakes nobody)",
         "Who bought a microsecond before registering is no new customer",
-        "Who buys at the very instant of registering had bought before the account was there",
+        "Who buys at the very instant of registering is a new customer",
         "Who buys a microsecond after registering is one",
         "Who buys a microsecond after registering is one",
         "Registered twice, and the same event again, and there is one pack",
@@ -162,7 +162,7 @@ TRIGGERS = {
     "reactivated": Tried(
         "contact", 10, "Back after exactly sixty days", "A microsecond earlier the customer was not gone",
         "Back after exactly sixty days", "A microsecond later it was",
-        "Silent since before our first event", "Gone, and back again, twice",
+        "The order between was refunded, so the customer was gone", "Gone, and back again, twice",
         "The order that brought the customer back is cancelled",
     ),
     "birthday": Tried(
@@ -214,6 +214,7 @@ def _ends() -> Iterator[tuple[str, str]]:
 
 #: What ends a rule without an event of that name: orders use coupons, and instants come by themselves.
 _SAID_OTHERWISE = {
+    ("first_order_gift", "CustomerBaseline"): "Orders from before are heard of after the gift, and it is taken back",
     ("cart_abandoned", "at"): "Left with two things in it",
     ("checkout_reminder", "at"): "Due in the night after whose end it can be paid no more",
     ("coupon_expiring", "at"): "It must not be sent when the coupon is over",

@@ -9,6 +9,7 @@ from app.backtest.scenario import ScenarioError
 from app.core.rules import Catalogue
 from app.rulebook import load
 from tests.catalogues import THREE
+from tests.core.shard import ECHO
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,44 @@ def test_every_order_of_arrival_is_tried_between_two_other_entries(rules: Catalo
     assert len(list(scenario.arrivals(read))) == 6 * 2
     [many] = scenario.read(text(", ".join([login] * 6), "    orders: both\n"), "my.yaml")
     assert len(list(scenario.arrivals(many))) == 12
+
+
+@pytest.mark.parametrize(
+    ("given", "rest"),
+    [
+        (ISSUED, ""),
+        (f"{ISSUED}, {{the clock says: 2026-03-02}}, {{2026-03-02: {{UserLoggedIn: u-1}}}}", ""),
+        (f"{ISSUED}, {{2026-03-02: {{UserLoggedIn: u-2}}}}", ""),
+        (f"{ISSUED}, {{2026-03-02: {{UserLoggedIn: u-1}}}}", "    clock: wall\n"),
+    ],
+)
+def test_where_nothing_is_reordered_nobody_may_say_so(given: str, rest: str) -> None:
+    with pytest.raises(ScenarioError, match="'orders: both' reorders nothing here"):
+        scenario.read(text(given, f"    orders: both\n{rest}"), "my.yaml")
+
+
+def test_one_by_one_the_row_hears_of_events_in_their_order_of_arrival_and_time_stands_still() -> None:
+    order, login = "{2026-03-02: {OrderPaid: u-1, order: o-1}}", "{2026-03-05: {UserLoggedIn: u-1}}"
+    [read] = scenario.read(text(f"{ISSUED}, {order}, {login}", "    orders: both\n"), "my.yaml")
+    heard = set()
+    for given in scenario.arrivals(read):
+        merged, exactly = (scenario.play(read, given, ECHO, one_by_one=one_by_one) for one_by_one in (False, True))
+        assert [trigger.evidence[0].event_id for trigger in merged.triggers] == ["e-1", "e-2", "e-3"]
+        assert [trigger.evidence[0].event_id for trigger in exactly.triggers] == [
+            e.event.get("event_id") for e in given[:3]
+        ]
+        heard.add(tuple(trigger.decided_at[5:10] for trigger in exactly.triggers))
+    assert ("03-05", "03-05", "03-05") in heard, "what is heard of late is decided late"
+    assert ("03-01", "03-02", "03-05") in heard
+
+
+def test_one_by_one_what_comes_due_between_two_events_waits_for_both(rules: Catalogue) -> None:
+    redeemed = "{2026-03-08 12:15:00.000001: {CouponRedeemed: u-1, coupon: c-4}}"
+    sent = "    triggers: [{2026-03-08 12:15: {coupon_unused: u-1}}]\n"
+    assert problem(f"{ISSUED}, {redeemed}", sent, rules) is None
+    told = problem(f"{ISSUED}, {redeemed}", sent + "    orders: both\n", rules)
+    assert told is not None
+    assert "order of arrival 1, one by one: e-1, e-2" in told
 
 
 def test_a_rule_or_an_event_that_is_not_there_is_named(rules: Catalogue) -> None:

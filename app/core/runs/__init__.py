@@ -11,7 +11,7 @@ from app.core.moment import Moment
 from app.core.row import Row, run_key
 from app.core.runs.catalogues import adapt, woken
 from app.core.runs.ends import end_runs, give_up, reopen
-from app.core.runs.entries import completed_by, let_in
+from app.core.runs.entries import completed_by, entry_of, let_in
 from app.core.runs.histories import meet_history
 from app.core.runs.keeping import MAX_ENDS, REVERSAL_WINDOW, rests, swept
 from app.core.runs.marks import marked
@@ -53,8 +53,11 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     for rule in catalogue.held_by.get(happening.kind, ()):
         row = hold(row, rule, happening, moment)
     for rule, enter in catalogue.entered_by.get(happening.kind, ()):
-        for key, data in entry_keys(row, rule, enter, happening) if happening.counts or enter.each_line else ():
-            row = let_in(row, rule, enter, key, data, happening, moment)
-            for later in completed_by(row, rule, enter, key, data, happening, moment):
+        entry = entry_of(row, enter, happening)
+        if entry is None:
+            continue
+        for key, data in entry_keys(row, rule, enter, entry) if entry.counts or enter.each_line else ():
+            row = let_in(row, rule, enter, key, data, entry, moment)
+            for later in completed_by(row, rule, enter, key, data, entry, moment):
                 row = let_in(row, rule, enter, key, data, later, moment)
     return row

@@ -10,7 +10,7 @@ from app.core.moment import Moment
 from app.core.row import NEVER, Mark, Row, Run, run_key
 from app.core.rules import End, Rule
 from app.core.runs.keeping import put
-from app.core.runs.marks import applies, concerns, mark_of, seen_ends
+from app.core.runs.marks import applies, concerns, counted, mark_of, seen_ends
 from app.core.runs.timing import due_of, revive
 from schemas.events import Event, UserMerged
 
@@ -19,11 +19,11 @@ def end_runs(row: Row, rule: Rule, end: End, key: str, happening: Happening, mom
     runs = row.runs.get(run_key(rule.name, key))
     if not runs:
         return row
-    mark = mark_of(happening)
+    said = mark_of(happening)
     after: list[Run] = []
     for run in runs:
-        mine = moment.catalogue.rule_of(run) is rule and concerns(mark, rule, end, run)
-        if not mine or mark in run.ends or not applies(row, end, run, mark.at, moment):
+        mine, mark = moment.catalogue.rule_of(run) is rule and concerns(said, rule, end, run), counted(said, end, run)
+        if not mine or mark in run.ends or not applies(row, end, run, said.at, moment):
             after.append(run)
         else:
             after.append(ended(row, rule, run, mark, happening, moment))
@@ -52,7 +52,8 @@ def ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, mome
             moment.tally("runs", "ended", rule.name)
     wrong = tuple(fired for fired in run.fired if mark.at <= fired.at)
     if wrong:
-        why = f"{happening.kind} had happened before it went out, and was only heard of afterwards."
+        tells = "had happened" if mark.at == happening.at else "tells of what was"
+        why = f"{happening.kind} {tells} before it went out, and was only heard of afterwards."
         release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
         run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
     return replace(run, ends=(*run.ends, mark))

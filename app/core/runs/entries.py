@@ -13,6 +13,7 @@ from app.core import looks
 from app.core.guardrails import reentry, start
 from app.core.happenings import Happening
 from app.core.moment import Moment
+from app.core.purchases import first_order
 from app.core.row import NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import Enter, Rule
 from app.core.runs.ends import end_runs
@@ -23,6 +24,17 @@ from app.core.runs.timers import fire
 from app.core.runs.timing import due_of, schedule
 from app.core.scope import AFTERMATH, NO_COUPON, Scope, taken_back
 from schemas import events as ev
+
+
+def entry_of(row: Row, enter: Enter, happening: Happening) -> Happening | None:
+    """What the user would enter by: what happened, or the first order where that only says who the user is."""
+    if not enter.of_first_order:
+        return happening
+    order = first_order(row)
+    if order is None:
+        return None
+    assert order.paid_at is not None  # it counts
+    return Happening("OrderPaid", order.paid_at, order.paid_event_id, "OrderPaid", order.order_id)
 
 
 def let_in(

@@ -25,6 +25,11 @@ def mark_of(happening: Happening) -> Mark:
     return Mark(happening.at, happening.event_id, happening.kind, happening.order_id)
 
 
+def counted(mark: Mark, end: End, run: Run) -> Mark:
+    """The mark of an end as it counts for a run: what tells of the time before it, from the entry on."""
+    return replace(mark, at=min(mark.at, run.entered_at)) if end.whenever else mark
+
+
 def marked(row: Row, ended: tuple[tuple[Rule, End], ...], happening: Happening) -> Row:
     """The row that remembers this end, for entries that happened before it and arrive after it."""
     if happening.kind in ("OrderPlaced", "OrderPaid") or all(rule.key in _OF_A_THING for rule, _ in ended):
@@ -55,10 +60,10 @@ def seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...
         found += _ends_by_others(row, rule, run, moment)
     else:
         found = [
-            mark
+            counted(mark, end, run)
             for end in rule.ends
             for mark in _ends_after(row, end, run)
-            if is_after(mark, run) and applies(row, end, run, mark.at, moment)
+            if concerns(mark, rule, end, run) and applies(row, end, run, mark.at, moment)
         ]
     return tuple(sorted(found, key=_order_of_marks)[: MAX_ENDS + 1]) if found else ()
 
@@ -93,9 +98,9 @@ def _ends_after(row: Row, end: End, run: Run) -> Iterable[Mark]:
         return () if (mark := row.marks.get(end.on)) is None else (mark,)
     return [
         Mark(order.paid_at, order.paid_event_id, end.on, order.order_id)
-        for order in paid_since(row, run.entered_at)
+        for order in paid_since(row, 0 if end.whenever else run.entered_at)
         if order.paid_at is not None
-        and (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id)
+        and (end.whenever or (order.paid_at, order.paid_event_id) > (run.entered_at, run.event_id))
         and (
             has_line(left_of(order, "interest" if run.kind == "category" else run.kind), run.key)
             if end.same_line
@@ -121,9 +126,10 @@ def _later_looks(row: Row, run: Run) -> list[Mark]:
 
 
 def concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:
-    """What happens to a thing ends its runs whenever it happened; what happens to others, only what began before."""
+    """What happens to a thing ends its runs whenever it happened; what happens to others, only what began before. What
+    tells of the time before a run concerns it, too."""
     if rule.key not in _OF_A_THING:
-        return is_after(mark, run)
+        return end.whenever or is_after(mark, run)
     return not end.any_key or mark.at > run.entered_at
 
 

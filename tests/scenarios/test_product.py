@@ -6,7 +6,7 @@ beside this one; the guardrails are tried here, one each, and in depth in tests/
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -14,6 +14,7 @@ import pytest
 
 from app.backtest import scenario
 from app.backtest.scenario import Scenario
+from app.core import engine
 from app.core.guardrails.rate import Budget
 from app.core.problems import located
 from app.core.rules import Catalogue
@@ -250,25 +251,34 @@ def rules(shop: str = "", gates: str = OPEN, *, other: str = "", **changes: Any)
     return catalogue(*texts, shop=(shop if "quiet_hours" in shop else NO_NIGHT + shop), gates=gates)
 
 
-def without(setting: str) -> str:
-    """The open shop without a word about this."""
-    return "".join(f"{each}\n" for each in OPEN.splitlines() if not each.startswith(setting))
+def without(*settings: str) -> str:
+    """The open shop without a word about these."""
+    return "".join(f"{each}\n" for each in OPEN.splitlines() if not each.startswith(settings))
 
 
 BUY = paid("o-1", "03-01")
 """Due ten days later, on 03-11 at noon."""
 HELD = "quiet_hours: {from: '10:00', until: '14:00', jitter: 0s}\n"
 NO_CAPS, NO_WINDOW = without("caps"), without("arbitration")
-BETTER = rule_text(
-    rule="better", ends=None, steps="[{after: 240h}]", send="{channels: [push], priority: 90, expires_after: 36h}"
-)
+BETTER_SETTINGS: dict[str, Any] = {
+    "rule": "better",
+    "ends": None,
+    "steps": "[{after: 14430min}]",
+    "send": "{channels: [push], priority: 90, expires_after: 36h}",
+}
+BETTER = rule_text(**BETTER_SETTINGS)
+"""More important, and due half an hour later."""
 LIMITED = "consent: {push: quota, in_app: denied}\n"
 PUSH_OFF = event(ev.Unsubscribed, "03-02", channel="push")
 SALE = "calendar: [{name: 11.11, from: 2026-03-10T00:00:00+08:00, until: 2026-03-12T00:00:00+08:00, %s: all}]\n"
+GRANT = "{action: grant, expires_after: 36h}"
+SHADOW = {"mode": "shadow"}
+NOTHING_GOES = HELD + "caps: [{limit: 1, rolling: 1d}]\narbitration: 1h\nconsent: {push: denied}\n" + SALE % "mute"
+"""A shop in which no contact of marketing gets through on 03-11."""
 
 
-def sent_by_others(when: str, channel: str = "push") -> ev.Event:
-    return event(ev.MessageSent, when, channel=channel)
+def sent_by_others(when: str, channel: str = "push", **fields: Any) -> ev.Event:
+    return event(ev.MessageSent, when, channel=channel, **fields)
 
 
 class Guard(NamedTuple):
@@ -279,6 +289,8 @@ class Guard(NamedTuple):
     outcomes: list[tuple[str, str | None]]
     channel: str | None = None
     moment: Mapping[str, Any] = MappingProxyType({})
+    better: Sequence[tuple[str, str | None]] = ()
+    """What becomes of the other rule's candidate, where there is one."""
 
 
 FIRED = ("fired", None)
@@ -357,11 +369,20 @@ GUARDRAILS = {
         [FIRED],
         "in_app",
     ),
-    "caps: per category": Guard(
-        rules("caps: [{limit: 1, rolling: 3d, family: coupon}]\n", NO_CAPS),
-        (BUY, sent_by_others("03-10")),
+    "caps: per category, which counts its own contacts": Guard(
+        rules("caps: [{limit: 1, rolling: 3d, family: winback}]\n", NO_CAPS),
+        (BUY, sent_by_others("03-09", campaign="winback")),
+        [("deferred", "cap"), FIRED],
+    ),
+    "caps: per category, which counts no contacts of others": Guard(
+        rules("caps: [{limit: 1, rolling: 3d, family: winback}]\n", NO_CAPS),
+        (BUY, sent_by_others("03-09", campaign="coupon")),
         [FIRED],
-        "push",
+    ),
+    "caps: per category, which is none of the others": Guard(
+        rules("caps: [{limit: 1, rolling: 3d, family: coupon}]\n", NO_CAPS),
+        (BUY, sent_by_others("03-09", campaign="coupon")),
+        [FIRED],
     ),
     "caps: a rule may drop instead": Guard(
         rules(
@@ -383,6 +404,7 @@ GUARDRAILS = {
         rules("arbitration: 1h\n", NO_WINDOW, other=BETTER),
         (BUY,),
         [("deferred", "arbitration"), ("dropped", "arbitration")],
+        better=[("deferred", "arbitration"), FIRED],
     ),
     "arbitration: who is alone goes out when the window closes": Guard(
         rules("arbitration: 1h\n", NO_WINDOW), (BUY,), [("deferred", "arbitration"), FIRED]
@@ -400,17 +422,40 @@ GUARDRAILS = {
     "holdout: a control candidate passes the gates before it": Guard(
         rules("holdout: {share: 1}\n" + SALE % "mute"), (BUY,), [("dropped", "eligibility")]
     ),
+    "holdout: who is held out of one rule gets what another sends": Guard(
+        rules("arbitration: 1h\n", NO_WINDOW, other=rule_text(**BETTER_SETTINGS | {"holdout": "1"})),
+        (BUY,),
+        [("deferred", "arbitration"), FIRED],
+        better=[("deferred", "arbitration"), ("control", "holdout")],
+    ),
     # grants and modes
-    "grants meet eligibility, staleness and holdout only": Guard(
-        rules(
-            HELD + "caps: [{limit: 1, rolling: 1d}]\n" + SALE % "mute",
-            NO_CAPS,
-            send="{action: grant, expires_after: 36h}",
-        ),
+    "grants meet neither consent, quiet hours, caps, arbitration nor the calendar": Guard(
+        rules(NOTHING_GOES, without("caps", "arbitration", "consent"), send=GRANT),
         (BUY, PUSH_OFF, sent_by_others("03-11 09:00")),
         [FIRED],
     ),
+    "grants meet eligibility": Guard(
+        rules(send=GRANT, check="user.paid_orders == 2"), (BUY,), [("dropped", "eligibility")]
+    ),
+    "grants meet holdout": Guard(rules("holdout: {share: 1}\n", send=GRANT), (BUY,), [("control", "holdout")]),
     "shadow: everything is decided, and the trigger says not to send": Guard(rules(mode="shadow"), (BUY,), [FIRED]),
+    "shadow: what is sent is decided as if it were not there": Guard(
+        rules(
+            "arbitration: 1h\ncaps: [{limit: 1, rolling: 9d}]\n",
+            without("arbitration", "caps"),
+            other=rule_text(**BETTER_SETTINGS | SHADOW),
+        ),
+        (BUY,),
+        [("deferred", "arbitration"), FIRED],
+        better=[("deferred", "arbitration"), FIRED],
+    ),
+}
+
+
+SEVERAL = {
+    "contact": "{channels: [push], expires_after: 36h}",
+    "bill": "{class: transactional, channels: [push], expires_after: 36h}",
+    "gift": GRANT,
 }
 
 
@@ -422,10 +467,12 @@ def test_a_guardrail_holds(name: str) -> None:
         desk.wait(each.occurred_at - 1).say(each)
     desk.wait(at("03-01") + 60 * DAY)
     assert [(d.outcome, d.gate) for d in desk.decisions if d.rule == "a_rule"] == guard.outcomes
+    assert [(d.outcome, d.gate) for d in desk.decisions if d.rule == "better"] == list(guard.better)
     if guard.channel is not None:
         assert desk.triggers[-1].channel == guard.channel
+    modes = {t.rule: t.mode for t in desk.triggers}
     if name.startswith("shadow"):
-        assert desk.triggers[0].mode == "shadow"
+        assert [rule for rule, mode in modes.items() if mode == "shadow"] == ["better" if guard.better else "a_rule"]
 
 
 def test_every_gate_of_the_contract_holds_something_back_here() -> None:
@@ -433,11 +480,37 @@ def test_every_gate_of_the_contract_holds_something_back_here() -> None:
     assert gates == {"consent", "eligibility", "staleness", "quiet_hours", "cap", "arbitration", "holdout"}
 
 
+def test_contacts_meet_the_gates_that_grants_do_not() -> None:
+    """Each of these alone holds back a contact where nothing held back the grant."""
+    for shop, gates in (
+        (HELD, OPEN),
+        ("caps: [{limit: 1, rolling: 1d}]\n", NO_CAPS),
+        ("arbitration: 1h\n", NO_WINDOW),
+        ("consent: {push: denied, in_app: denied}\n", without("consent")),
+        (SALE % "mute", OPEN),
+    ):
+        desk = Desk(rules(shop, gates)).say(BUY, sent_by_others("03-11 09:00")).wait("03-11")
+        assert [d.outcome for d in desk.decisions] in (["deferred"], ["dropped"]), shop
+
+
+@pytest.mark.parametrize("action", ["contact, channels: [push]", "grant"])
+@pytest.mark.parametrize(("late", "outcome"), [(-1, FIRED), (0, FIRED), (1, ("expired", "staleness"))])
+def test_what_comes_due_in_an_outage_is_stale_after_its_time(
+    action: str, late: int, outcome: tuple[str, str | None]
+) -> None:
+    desk = Desk(rules(send=f"{{action: {action}, expires_after: 36h}}")).say(BUY)
+    due, now = at("03-11"), at("03-11") + 36 * HOUR + late
+    engine.tick(desk.row, due, desk._moment(now, due))
+    assert [(d.outcome, d.gate) for d in desk.decisions] == [outcome]
+
+
 def test_one_pause_stops_all_rules() -> None:
-    shipped = rules()
-    desk = Desk(shipped._replace(policy=shipped.policy._replace(paused=True))).say(BUY).wait("04-01")
+    several = catalogue(*(rule_text(rule=name, ends=None, send=send) for name, send in SEVERAL.items()))
+    paused = several._replace(policy=several.policy._replace(paused=True))
+    desk = Desk(paused).say(BUY).wait("04-01")
     assert desk.triggers == []
-    assert desk.decisions[0].reason == "The rule is paused."
+    assert {d.rule: d.reason for d in desk.decisions} == dict.fromkeys(SEVERAL, "The rule is paused.")
+    assert sorted(t.rule for t in Desk(several).say(BUY).wait("04-01").triggers) == sorted(SEVERAL)
 
 
 # -- the person

@@ -63,6 +63,8 @@ _READ: dict[str, Callable[[Seen], str]] = {
     "offer": lambda s: offer.batch if (offer := getattr(s.message, "offer", None)) else "",
     "class": lambda s: getattr(s.message, "class_", ""),
     "fallbacks": lambda s: ", ".join(getattr(s.message, "fallbacks", ())),
+    "collapse": lambda s: getattr(s.message, "collapse_key", None) or "",
+    "recheck": lambda s: ", ".join(getattr(s.message, "recheck", ())),
     "locale": lambda s: getattr(s.message, "locale", None) or "",
 }
 

@@ -1,12 +1,12 @@
 """Everything that the product promises, by name: each trigger with what it must have been tried on, and each guardrail.
 
-A trigger, a scenario, an end of a rule or a guardrail that is dropped fails here. The scenarios themselves are files
-beside this one; the guardrails are tried here, one each, and in depth in tests/core.
+A trigger, a scenario or a guardrail that is dropped fails here, each setting of a rule in test_mutants. The scenarios
+themselves are files beside this one; the guardrails are tried here, one each, and in depth in tests/core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -16,9 +16,8 @@ from app.backtest import scenario
 from app.backtest.scenario import Scenario
 from app.core import engine
 from app.core.guardrails.rate import Budget
-from app.core.problems import located
 from app.core.rules import Catalogue
-from app.rulebook import SHIPPED, load
+from app.rulebook import load
 from schemas import events as ev
 from tests.core.shop import (
     DAY,
@@ -203,42 +202,6 @@ def test_a_trigger_is_as_promised_and_was_tried_on_what_can_become_of_it(rule: s
     sides = [_named(rule, name) for name in (tried.before, tried.at, tried.after)]
     outcomes = {str((side.triggers, side.retractions)) for side in sides}
     assert len(outcomes) > 1, "the boundary decides nothing"
-
-
-def _ends() -> Iterator[tuple[str, str]]:
-    """(rule, what ends it) of the shipped files."""
-    for path in sorted(SHIPPED.glob("*.yaml")):
-        data, _ = located(path.read_text(encoding="utf-8"), path.name, [])
-        ends = data.get("ends", []) if "rule" in data else []
-        yield from dict.fromkeys((data["rule"], str(end.get("on", "at"))) for end in ends)
-
-
-#: What ends a rule without an event of that name: orders use coupons, and instants come by themselves.
-_SAID_OTHERWISE = {
-    ("first_order_gift", "CustomerBaseline"): "Orders from before are heard of after the gift, and it is taken back",
-    ("cart_abandoned", "at"): "Left with two things in it",
-    ("checkout_reminder", "at"): "Due in the night after whose end it can be paid no more",
-    ("coupon_expiring", "at"): "It must not be sent when the coupon is over",
-    ("coupon_unused", "at"): "What expires before it is due ends without a word",
-}
-
-
-@pytest.mark.parametrize(("rule", "end"), [*_ends()])
-def test_each_end_of_each_rule_was_tried(rule: str, end: str) -> None:
-    if (rule, end) in _SAID_OTHERWISE:
-        _named(rule, _SAID_OTHERWISE[rule, end])
-        return
-    entries = {enter.on for enter in load().rules[rule].enter}
-    tried = [
-        one
-        for (rules, _), one in _BY_NAME.items()
-        if rules == (rule,) and _count(one, end) > (end in entries) and not one.dead_letters
-    ]
-    assert tried, f"no scenario of {rule} has a {end} in it that could end it"
-
-
-def _count(one: Scenario, kind: str) -> int:
-    return sum(entry.event.get("type") == kind for entry in one.given)
 
 
 # -- the guardrails

@@ -10,13 +10,13 @@ from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.row import Row, run_key
 from app.core.runs.catalogues import adapt, woken
-from app.core.runs.ends import end_runs, give_up, reopen
+from app.core.runs.ends import end_all, give_up, reopen
 from app.core.runs.entries import completed_by, entry_of, let_in
 from app.core.runs.histories import meet_history
 from app.core.runs.keeping import MAX_ENDS, REVERSAL_WINDOW, rests, swept
 from app.core.runs.marks import marked
 from app.core.runs.reversals import on_reversal
-from app.core.runs.things import end_keys, entry_keys
+from app.core.runs.things import entry_keys
 from app.core.runs.timers import on_timer
 from app.core.runs.timing import retime
 from app.core.runs.waiting import hold
@@ -42,11 +42,7 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
     catalogue = moment.catalogue
     ended = catalogue.ended_by.get(happening.kind)
     if ended:
-        row = marked(row, ended, happening)
-        for rule, end in ended:
-            own = end.same_line or (rule.key == "order" and not end.any_key)  # whatever became of the order
-            for key in end_keys(row, rule, end, happening) if happening.counts or own else ():
-                row = end_runs(row, rule, end, key, happening, moment)
+        row = end_all(marked(row, ended, happening), ended, happening, moment)
     if (order_id := happening.order_id) is not None:
         for name in catalogue.reopened:
             row = reopen(row, run_key(name, order_id), moment)

@@ -2,32 +2,55 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from msgspec.structs import replace
 
 from app.core import release
 from app.core.happenings import Happening
 from app.core.moment import Moment
-from app.core.row import NEVER, Mark, Row, Run, run_key
+from app.core.row import NEVER, Mark, Row, Run
 from app.core.rules import End, Rule
-from app.core.runs.keeping import put
+from app.core.runs.keeping import fill_in, put, worth_keeping
 from app.core.runs.marks import applies, concerns, counted, mark_of, seen_ends
+from app.core.runs.things import end_names
 from app.core.runs.timing import due_of, revive
 from schemas.events import Event, UserMerged
 
 
-def end_runs(row: Row, rule: Rule, end: End, key: str, happening: Happening, moment: Moment) -> Row:
-    runs = row.runs.get(run_key(rule.name, key))
-    if not runs:
+def end_all(row: Row, ends: Iterable[tuple[Rule, End]], happening: Happening, moment: Moment) -> Row:
+    """The row after all ends that this happening is. One dictionary of runs is made, however many of them end."""
+    before = row.runs
+    if not before:
         return row
+    runs, said = before, mark_of(happening)
+    for rule, end in ends:
+        own = end.same_line or (rule.key == "order" and not end.any_key)  # whatever became of the order
+        if not happening.counts and not own:
+            continue
+        for name in end_names(row, rule, end, happening):
+            if of_key := runs.get(name):
+                after = [_after(row, rule, end, run, said, happening, moment) for run in of_key]
+                runs = dict(before) if runs is before else runs
+                fill_in(runs, name, worth_keeping(after, moment))
+    return row if runs is before else replace(row, runs=runs)
+
+
+def end_runs(row: Row, rule: Rule, end: End, name: str, happening: Happening, moment: Moment) -> Row:
+    """The row after this end of the runs of one key."""
     said = mark_of(happening)
-    after: list[Run] = []
-    for run in runs:
-        mine, mark = moment.catalogue.rule_of(run) is rule and concerns(said, rule, end, run), counted(said, end, run)
-        if not mine or mark in run.ends or not applies(row, end, run, said.at, moment):
-            after.append(run)
-        else:
-            after.append(ended(row, rule, run, mark, happening, moment))
-    return put(row, run_key(rule.name, key), after, moment)
+    after = [_after(row, rule, end, run, said, happening, moment) for run in row.runs.get(name, ())]
+    return put(row, name, after, moment)
+
+
+def _after(row: Row, rule: Rule, end: End, run: Run, said: Mark, happening: Happening, moment: Moment) -> Run:
+    """The run after this end, if it is one of it."""
+    if moment.catalogue.rule_of(run) is not rule or not concerns(said, rule, end, run):
+        return run
+    mark = counted(said, end, run)
+    if mark in run.ends or not applies(row, end, run, said.at, moment):
+        return run
+    return ended(row, rule, run, mark, happening, moment)
 
 
 def reopen(row: Row, name: str, moment: Moment) -> Row:

@@ -20,7 +20,7 @@ from app.core.runs.ends import end_runs
 from app.core.runs.keeping import entered, put
 from app.core.runs.marks import is_after, seen_ends
 from app.core.runs.things import is_locked
-from app.core.runs.timers import fire
+from app.core.runs.timers import fire_at_once
 from app.core.runs.timing import due_of, schedule
 from app.core.scope import AFTERMATH, NO_COUPON, Scope, taken_back
 from schemas import events as ev
@@ -67,10 +67,9 @@ def let_in(
         row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
     elif rule.reentry == "every_key" and _comes_again(row, rule, key):
         row = entered(row, name, draft.entered_at)
-    row = put(row, name, (*before, run), moment)
-    if run.step < len(rule.steps) and rule.steps[run.step].at_once and not run.ends and run.timer_at < NEVER:
-        row, _ = fire(row, name, run, moment)
-    return row
+    if run.timer_at < NEVER and not run.ends and rule.steps[run.step].at_once:
+        return fire_at_once(row, rule, run, before, moment)
+    return put(row, name, (*before, run), moment)
 
 
 def _refused(row: Row, rule: Rule, name: str, moment: Moment) -> Row:
@@ -138,7 +137,7 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
         for end in rule.ends:
             if mark is not None and mark.kind == end.on:
                 past = Happening(mark.kind, mark.at, mark.event_id, mark.kind, mark.order_id, coupon.coupon_id)
-                row = end_runs(row, rule, end, draft.key, past, moment)
+                row = end_runs(row, rule, end, run_key(rule.name, draft.key), past, moment)
     after = []
     for run in row.runs.get(run_key(rule.name, draft.key), ()):
         run = replace(run, held=rule.holds is not None and is_locked(row, run))

@@ -21,25 +21,36 @@ _COUPONS = frozenset({"coupon", "pack"})
 
 def put(row: Row, name: str, runs: Iterable[Run], moment: Moment) -> Row:
     """The row with these runs of a key; what can neither fire, nor be revived, nor be retracted is let go."""
-    kept = [run for run in runs if _worth_keeping(run, moment)]
-    ended = [run for run in kept if run.ends]
-    if len(ended) > MAX_ENDED_RUNS:
-        kept.remove(ended[0])
+    kept = worth_keeping(runs, moment)
     if not kept and name not in row.runs:
         return row
     others = dict(row.runs)
-    if kept:
-        others[name] = tuple(kept)
-    else:
-        others.pop(name, None)
+    fill_in(others, name, kept)
     return replace(row, runs=others)
 
 
+def worth_keeping(runs: Iterable[Run], moment: Moment) -> list[Run]:
+    """Those of a key's runs that something may come of; of too many that have ended, not the first."""
+    kept = [run for run in runs if (run.timer_at < NEVER and not run.ends) or _worth_keeping(run, moment)]
+    if len(kept) > MAX_ENDED_RUNS:
+        ended = [run for run in kept if run.ends]
+        if len(ended) > MAX_ENDED_RUNS:
+            kept.remove(ended[0])
+    return kept
+
+
+def fill_in(new: dict[str, tuple[Run, ...]], name: str, kept: Iterable[Run]) -> None:
+    """Puts what is kept of a key's runs into a dictionary that is being made: no row has it yet."""
+    if kept:
+        new[name] = tuple(kept)
+    else:
+        new.pop(name, None)
+
+
 def _worth_keeping(run: Run, moment: Moment) -> bool:
-    """A run is kept while it has a step to come, or a trigger out that a later fact could retract."""
+    """A run without a timer, or ended, is kept while it has a step to come, or a trigger out that a later fact could
+    retract. (Who asks has seen to those whose timer runs: they are most of all.)"""
     ends = run.ends
-    if run.timer_at < NEVER and not ends:
-        return True
     for fired in run.fired:
         if fired.expires_at > moment.now:
             return True
@@ -97,7 +108,12 @@ def rests(run: Run) -> bool:
 
 def _left(runs: tuple[Run, ...], things: set[str | None], moment: Moment) -> tuple[Run, ...]:
     return tuple(
-        [run for run in runs if _worth_keeping(run, moment) and not (run.kind in _COUPONS and _forgotten(run, things))]
+        [
+            run
+            for run in runs
+            if ((run.timer_at < NEVER and not run.ends) or _worth_keeping(run, moment))
+            and not (run.kind in _COUPONS and _forgotten(run, things))
+        ]
     )
 
 

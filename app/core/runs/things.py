@@ -56,16 +56,18 @@ def line_data(group: Group) -> dict[str, Any]:
     return {name: value for name, value in data.items() if value is not None}
 
 
-def end_keys(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
+def end_names(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[str]:
+    """Where the runs are that this happening may end, as `run_key` says; there may be none."""
+    prefix = run_key(rule.name, "")
     if end.same_line:
         groups = happening.interests if rule.key == "category" else happening.groups
-        prefix = run_key(rule.name, "")
-        return [key for key in groups if prefix + key in row.runs and has_line(groups, key)]
+        return [name for key in groups if (name := prefix + key) in row.runs and has_line(groups, key)]
+    if rule.key == "user":
+        return (prefix,)
     if end.any_key or (rule.key in ("product_type", "category") and happening.thing is None):
-        prefix = run_key(rule.name, "")
-        return [key.removeprefix(prefix) for key in row.runs if key.startswith(prefix)]
+        return [name for name in row.runs if name.startswith(prefix)]
     key = thing_key(row, rule, happening)
-    return [] if key is None else [key]
+    return () if key is None else (prefix + key,)
 
 
 def has_line(groups: Mapping[str, Group], key: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from operator import itemgetter
 
 from msgspec.structs import replace
@@ -23,7 +23,7 @@ _Standing = tuple[Candidate, Verdict]
 
 def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     """Fires what is due at this instant, in the order (rule, key, step)."""
-    waiting: list[tuple[str, str, int, str, Run]] = []
+    waiting: list[tuple[str, str, int, Run]] = []
     at_rest: set[str] = set()
     for name, runs in row.runs.items():
         for run in runs:
@@ -31,11 +31,11 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
                 continue  # its time will come
             at_rest.add(name)
             if run.timer_at <= due_at and not run.ends:
-                waiting.append((run.rule, run.key, run.step, name, run))
+                waiting.append((run.rule, run.key, run.step, run))
     waiting.sort(key=_RULE_KEY_STEP)
     contenders: list[Candidate] = []
-    for _, _, _, name, run in waiting:
-        row, contender = fire(row, name, run, moment)
+    for _, _, _, run in waiting:
+        row, contender = _fire(row, run, moment)
         if contender is not None:
             contenders.append(contender)
     return swept_among(_settle(row, due_at, contenders, moment) if contenders else row, at_rest, moment)
@@ -103,45 +103,65 @@ def _told(row: Row, others: Sequence[Candidate], said: Verdict, moment: Moment) 
     return row
 
 
-def fire(row: Row, name: str, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
+def _fire(row: Row, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
     """One due step: let through the gates, or deferred, or dropped; then the next step is timed. A candidate that
     comes back has come through, and meets the others of its window."""
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
+    row, after, contender = _asked(row, rule, run, moment)
+    return (row, contender) if contender is not None else (_swap(row, rule, run, after, moment), None)
+
+
+def fire_at_once(row: Row, rule: Rule, run: Run, beside: Sequence[Run], moment: Moment) -> Row:
+    """The row with a run that it did not have yet, beside others of its key. Its first step is due as it is entered,
+    and competes with nothing."""
+    row, after, _ = _asked(row, rule, run, moment)
+    return _put(row, rule, after, (*beside, after), moment)
+
+
+def _asked(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candidate | None]:
     if run.held:
-        return _wait(row, rule, run, moment), None
-    scope = Scope(row, run, moment.catalogue.policy, moment.now)
-    if not run.sequence and any(at(scope) <= run.due_at for at in rule.end_at):
-        moment.tally("runs", "expired", rule.name)
-        return _swap(row, rule, run, replace(run, step=len(rule.steps), timer_at=NEVER), moment), None
+        return row, _waiting(row, rule, run, moment), None
+    if not run.sequence and rule.end_at:
+        scope = Scope(row, run, moment.catalogue.policy, moment.now)
+        if any(at(scope) <= run.due_at for at in rule.end_at):
+            moment.tally("runs", "expired", rule.name)
+            return row, replace(run, step=len(rule.steps), timer_at=NEVER), None
     row, after, contender = release.ask(row, rule, run, moment)
-    if contender is not None:
-        return row, contender
-    return _concluded(row, rule, run, after, moment), None
+    return row, after if contender is not None else _timed(row, rule, run, after, moment), contender
 
 
-def _wait(row: Row, rule: Rule, run: Run, moment: Moment) -> Row:
+def _waiting(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
     """What it is about cannot be used now: the timer comes back with its event. A candidate whose record is open waits
     for it no longer than it is worth sending: then it gets the final one."""
     if not run.sequence:
-        return _swap(row, rule, run, replace(run, timer_at=NEVER), moment)
+        return replace(run, timer_at=NEVER)
     stale_at = worth_until(rule, run)
     if moment.now < stale_at:
-        return _swap(row, rule, run, replace(run, timer_at=stale_at, competing=False, slot=0), moment)
-    return _concluded(row, rule, run, release.expire(row, rule, run, moment), moment)
+        return replace(run, timer_at=stale_at, competing=False, slot=0)
+    return _timed(row, rule, run, release.expire(row, rule, run, moment), moment)
+
+
+def _timed(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Run:
+    """A run as its gates left it; the next step is timed when this one is done."""
+    if after.sequence:
+        return after
+    return schedule(row, rule, replace(after, step=before.step + 1), before.due_at, moment)
 
 
 def _concluded(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
-    """The row with a run as its gates left it; the next step is timed when this one is done."""
-    if after.sequence == 0:
-        after = schedule(row, rule, replace(after, step=before.step + 1), before.due_at, moment)
-    return _swap(row, rule, before, after, moment)
+    """The row with a run as its gates left it, its next step timed."""
+    return _swap(row, rule, before, _timed(row, rule, before, after, moment), moment)
 
 
 def _swap(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
-    name = run_key(rule.name, before.key)
-    runs = row.runs[name]
-    row = put(row, name, [after if run is before else run for run in runs], moment)
+    runs = row.runs[run_key(rule.name, before.key)]
+    return _put(row, rule, after, [after if run is before else run for run in runs], moment)
+
+
+def _put(row: Row, rule: Rule, after: Run, runs: Iterable[Run], moment: Moment) -> Row:
+    name = run_key(rule.name, after.key)
+    row = put(row, name, runs, moment)
     over = after.step >= len(rule.steps) and rule.key == "order" and rule.reentry == "every_key"
     if over and len(rule.enter) > 1 and after.key != NAMELESS_CHECKOUT:  # a checkout may become an order: the same one
         return entered(row, name, after.entered_at)

@@ -48,19 +48,22 @@ def fill_in(new: dict[str, tuple[Run, ...]], name: str, kept: Iterable[Run]) -> 
 
 
 def _worth_keeping(run: Run, moment: Moment) -> bool:
-    """A run without a timer, or ended, is kept while it has a step to come, or a trigger out that a later fact could
-    retract. (Who asks has seen to those whose timer runs: they are most of all.)"""
-    ends = run.ends
+    """A run that is over, or has no timer, is kept while it has a step to come, or a trigger out that a later fact
+    could retract."""
     for fired in run.fired:
         if fired.expires_at > moment.now:
             return True
+    ends = run.ends
+    if ends:
+        if ends[-1].at < moment.floor - REVERSAL_WINDOW or (len(ends) > MAX_ENDS and _ended_often(run)):
+            return False
+        if run.timer_at < NEVER and (run.held or run.due_at >= moment.floor):
+            return True  # a timer is of a step to come
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
     steps_left = len(rule.steps) - run.step
     if steps_left <= 0 or not ends:
         return steps_left > 0
-    if ends[-1].at < moment.floor - REVERSAL_WINDOW or (len(ends) > MAX_ENDS and _ended_often(run)):
-        return False
     return run.held or run.due_at >= moment.floor or steps_left > 1
 
 
@@ -88,9 +91,10 @@ def swept_among(row: Row, names: Set[str], moment: Moment) -> Row:
     things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
     gone = {}
     for name in names:
-        runs = row.runs.get(name, ())
-        if len(left := _left(runs, things, moment)) != len(runs):
-            gone[name] = left
+        for run in row.runs.get(name, ()):
+            if not _stays(run, things, moment):
+                gone[name] = tuple([run for run in row.runs[name] if _stays(run, things, moment)])
+                break
     kept = {name: left for name, runs in row.runs.items() if (left := gone.get(name, runs))} if gone else row.runs
     if len(names) > MAX_RESTING:
         resting = [name for name in names & kept.keys() if all(map(rests, kept[name]))]
@@ -106,15 +110,9 @@ def rests(run: Run) -> bool:
     return bool(run.ends) or (run.timer_at == NEVER and not run.held)
 
 
-def _left(runs: tuple[Run, ...], things: set[str | None], moment: Moment) -> tuple[Run, ...]:
-    return tuple(
-        [
-            run
-            for run in runs
-            if ((run.timer_at < NEVER and not run.ends) or _worth_keeping(run, moment))
-            and not (run.kind in _COUPONS and _forgotten(run, things))
-        ]
-    )
+def _stays(run: Run, things: set[str | None], moment: Moment) -> bool:
+    worth = (run.timer_at < NEVER and not run.ends) or _worth_keeping(run, moment)
+    return worth and not (run.kind in _COUPONS and _forgotten(run, things))
 
 
 def _forgotten(run: Run, things: set[str | None]) -> bool:

@@ -27,11 +27,12 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     at_rest: set[str] = set()
     for name, runs in row.runs.items():
         for run in runs:
-            if due_at < run.timer_at < NEVER and not run.ends and not run.held:
-                continue  # its time will come
+            if not run.ends:
+                if run.timer_at <= due_at:
+                    waiting.append((run.rule, run.key, run.step, run))
+                elif run.timer_at < NEVER and not run.held:
+                    continue  # its time will come
             at_rest.add(name)
-            if run.timer_at <= due_at and not run.ends:
-                waiting.append((run.rule, run.key, run.step, run))
     waiting.sort(key=_RULE_KEY_STEP)
     contenders: list[Candidate] = []
     for _, _, _, run in waiting:

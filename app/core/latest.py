@@ -7,7 +7,7 @@ in place, so the same object (not merely an equal one) always gets the same answ
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -15,13 +15,14 @@ R = TypeVar("R")
 
 def of_the_latest(work: Callable[[T], R]) -> Callable[[T], R]:
     """`work`, done anew only for another object than the one before. It keeps that one alive, and nothing else."""
-    latest: list[tuple[T, R]] = []
+    latest: tuple[object, Any] = (object(), None)
 
     def answer(asked: T) -> R:
-        if latest and latest[0][0] is asked:
-            return latest[0][1]
-        found = work(asked)
-        latest[:] = [(asked, found)]
-        return found
+        nonlocal latest
+        known, found = latest
+        if known is not asked:
+            found = work(asked)
+            latest = asked, found
+        return found  # type: ignore[no-any-return]
 
     return answer

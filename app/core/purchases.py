@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
-from functools import lru_cache
-from itertools import pairwise
-from operator import attrgetter
+from operator import attrgetter, sub
 from typing import NamedTuple
 
 from app.core.latest import of_the_latest
-from app.core.row import Order, Row
+from app.core.row import NEVER, Order, Row
 from schemas.instant import DAY
 
 _paid_at: Callable[[Order], int] = attrgetter("paid_at")
@@ -48,7 +46,10 @@ def _purchases(orders: dict[str, Order]) -> Purchases:
 def paid_since(row: Row, at: int) -> list[Order]:
     """Orders that were paid at this instant or later, whether they still count or not."""
     paid = purchases(row).paid
-    return paid[bisect_left(paid, at, key=_paid_at) :]
+    first = len(paid)
+    while first and _paid_at(paid[first - 1]) >= at:  # from the end: they are few, and mostly none
+        first -= 1
+    return paid[first:]
 
 
 def first_order(row: Row) -> Order | None:
@@ -72,20 +73,23 @@ def paid_orders(row: Row) -> int:
 
 def last_order_at(row: Row) -> int | None:
     """The latest purchase that still counts."""
-    instants = [*purchases(row).instants[-1:]]
-    if row.old_last_order_at is not None:
-        instants.append(row.old_last_order_at)
-    if row.baseline and row.baseline.last_order_at is not None:
-        instants.append(row.baseline.last_order_at)
-    return max(instants, default=None)
+    instants = purchases(row).instants
+    return _latest_of(row, instants[-1] if instants else None, NEVER)
 
 
 def purchase_before(row: Row, at: int) -> int | None:
     """The latest purchase before an instant."""
-    kept = purchases(row).instants
-    instants = [*kept[: bisect_left(kept, at)][-1:]]
-    instants += [t for t in (row.old_last_order_at, row.baseline and row.baseline.last_order_at) if t and t < at]
-    return max(instants, default=None)
+    instants = purchases(row).instants
+    place = bisect_left(instants, at)
+    return _latest_of(row, instants[place - 1] if place else None, at)
+
+
+def _latest_of(row: Row, latest: int | None, before: int) -> int | None:
+    """The latest of a kept purchase and those that are merely summed up, if they were before an instant."""
+    for other in (row.old_last_order_at, row.baseline.last_order_at if row.baseline else None):
+        if other is not None and other < before and (latest is None or other > latest):
+            latest = other
+    return latest
 
 
 def usual_gap(row: Row, until: int) -> int | None:
@@ -93,11 +97,13 @@ def usual_gap(row: Row, until: int) -> int | None:
     when they are too few to make a rhythm."""
     instants = purchases(row).instants
     if instants and instants[-1] >= until:
-        instants = instants[: bisect_left(instants, until)]
-    return _mean_gap(instants)
+        return _mean_gap(instants[: bisect_left(instants, until)])
+    return _own_gap(instants)
 
 
-@lru_cache(maxsize=64)
 def _mean_gap(instants: tuple[int, ...]) -> int | None:
-    gaps = [later - earlier for earlier, later in pairwise(instants) if later - earlier >= DAY]
+    gaps = [gap for gap in map(sub, instants[1:], instants) if gap >= DAY]
     return sum(gaps) // len(gaps) if len(gaps) >= MIN_GAPS else None
+
+
+_own_gap = of_the_latest(_mean_gap)

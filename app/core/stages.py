@@ -81,8 +81,10 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
 
 
 def _silent_move(row: Row, moment: Moment) -> StageMove | None:
-    moves = moment.catalogue.policy.stages
-    return next((move for move in moves if move.silence is not None and row.stage in move.source), None)
+    for move in moment.catalogue.policy.stages:
+        if move.silence is not None and row.stage in move.source:
+            return move
+    return None
 
 
 def _moved(row: Row, to: str, at: int, why: str, happening: Happening | None, moment: Moment) -> Row:

@@ -46,6 +46,7 @@ _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _EPOCH_DAY: Final = _EPOCH.toordinal()
 _MICROSECOND: Final = timedelta(microseconds=1)
 _WITHIN_HOUR: Final = {f":{m:02}:{s:02}": m * MINUTE + s * SECOND for m in range(60) for s in range(60)}
+_SECONDS: Final = tuple(_WITHIN_HOUR)
 _RFC3339: Final = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2})(:[0-5][0-9]:[0-5][0-9])(?:\.([0-9]+))?([Zz]|[+-][0-9]{2}:[0-5][0-9])?"
 )
@@ -86,9 +87,9 @@ def format_instant(at: int, zone: tzinfo) -> str:
     if steady is None:
         return _format_rare_instant(at, zone)
     offset, suffix = steady
-    day, within = divmod(at + offset, DAY)
-    seconds, fraction = divmod(within, SECOND)
-    text = f"{_date(day)}T{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
+    hour, within = divmod(at + offset, HOUR)
+    second, fraction = divmod(within, SECOND)
+    text = _hour(hour) + _SECONDS[second]
     return f"{text}.{fraction:06}{suffix}" if fraction else text + suffix
 
 
@@ -107,9 +108,11 @@ def _steady(day: int, zone: tzinfo) -> tuple[int, str] | None:
     return offset // _MICROSECOND, first.isoformat()[19:]
 
 
-@lru_cache(maxsize=4096)
-def _date(day: int) -> str:
-    return date.fromordinal(_EPOCH_DAY + day).isoformat()
+@lru_cache(maxsize=8192)
+def _hour(number: int) -> str:
+    """An hour counted from 1970: "2026-03-08T08"; cached, because what goes out comes in bunches."""
+    day, hour = divmod(number, 24)
+    return f"{date.fromordinal(_EPOCH_DAY + day).isoformat()}T{hour:02}"
 
 
 def _format_rare_instant(at: int, zone: tzinfo) -> str:

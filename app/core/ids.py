@@ -31,7 +31,6 @@ def _hashed(kind: str, text: str) -> str:
     return blake2b(f"{kind}|{text}".encode(), digest_size=16).hexdigest()
 
 
-@lru_cache(maxsize=4096)
 def _entry(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int) -> str:
     """What the ids of an entry have in common."""
     return (
@@ -47,9 +46,17 @@ def run_id(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal:
 
 
 @lru_cache(maxsize=4096)
+def of_candidate(
+    rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int, step: int
+) -> tuple[str, str]:
+    """The trigger id and the run id of one candidate, which all of its records name."""
+    entry = _entry(rule, user_id, kind, key, event_id, ordinal)
+    return _hashed("trigger", entry + _prefixed(str(step))), _hashed("run", entry)
+
+
 def trigger_id(rule: str, user_id: str, kind: str, key: str, event_id: str, ordinal: int, step: int) -> str:
     """contract.md: a function of (rule, user, entry kind and key, entry event_id, restart ordinal, step)."""
-    return _hashed("trigger", _entry(rule, user_id, kind, key, event_id, ordinal) + _prefixed(str(step)))
+    return of_candidate(rule, user_id, kind, key, event_id, ordinal, step)[0]
 
 
 def retraction_id(trigger: str) -> str:
@@ -59,7 +66,8 @@ def retraction_id(trigger: str) -> str:
 
 def decision_id(trigger: str, sequence: int) -> str:
     """One transition of one candidate."""
-    return _digest("decision", trigger, sequence)
+    number = str(sequence)
+    return _hashed("decision", f"{len(trigger)}:{trigger}{len(number)}:{number}")
 
 
 def stage_change_id(user_id: str, source: str, to: str, at: int) -> str:

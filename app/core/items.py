@@ -48,12 +48,14 @@ def _viewed(view: View) -> Item:
 
 def _lines(lines: tuple[OrderLine, ...]) -> tuple[Item, ...]:
     return tuple(
-        Item(
-            product_id=line.product_id,
-            product_type=line.product_type or None,
-            title=line.title,
-            image_url=line.image_url,
-            quantity=line.quantity,
-        )
-        for line in lines[:MAX_ITEMS]
+        [
+            Item(
+                product_id=line.product_id,
+                product_type=line.product_type or None,
+                title=line.title,
+                image_url=line.image_url,
+                quantity=line.quantity,
+            )
+            for line in lines[:MAX_ITEMS]
+        ]
     )

@@ -46,8 +46,7 @@ def _papers(scope: Scope, zone: ZoneInfo, facts: dict[str, object]) -> _Papers:
     # What the run is about, as published: a coupon without a pack is itself.
     kind = "coupon" if run.kind == "pack" and run.key in row.coupons else run.kind
     return _Papers(
-        ids.trigger_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal, run.step + 1),
-        ids.run_id(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal),
+        *ids.of_candidate(run.rule, row.user_id, run.kind, run.key, run.event_id, run.ordinal, run.step + 1),
         Entry(kind=kind, key=run.key or row.user_id),
         tuple(
             [

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import date, timedelta
 from functools import lru_cache
+from typing import Any
 from zoneinfo import ZoneInfo
 
 from app.core.calendar import local_day
@@ -70,18 +72,21 @@ def value(name: str, scope: Scope, zone: ZoneInfo) -> str:
 
 def facts(names: tuple[str, ...], scope: Scope, zone: ZoneInfo) -> dict[str, object]:
     """The variables of these names as they stand in `facts`, by the last part of their names."""
-    return {short: fact(name, scope, zone) for short, name in _short(names)}
+    return {short: _fact(kind, read(scope), zone) for short, kind, read in _readers(names)}
 
 
 @lru_cache(maxsize=1024)
-def _short(names: tuple[str, ...]) -> list[tuple[str, str]]:
-    return [(name.rpartition(".")[2], name) for name in names]
+def _readers(names: tuple[str, ...]) -> list[tuple[str, str, Callable[[Scope], Any]]]:
+    return [(name.rpartition(".")[2], VARIABLES[name].kind, VARIABLES[name].read) for name in names]
 
 
 def fact(name: str, scope: Scope, zone: ZoneInfo) -> object:
     """A variable as it stands in `facts`: instants as RFC 3339, durations as ISO 8601, None for never."""
     variable = VARIABLES[name]
-    found, kind = variable.read(scope), variable.kind
+    return _fact(variable.kind, variable.read(scope), zone)
+
+
+def _fact(kind: str, found: Any, zone: ZoneInfo) -> object:
     if kind == "instant":
         return format_instant(found, zone) if 0 <= found < NEVER else None
     if kind == "duration":

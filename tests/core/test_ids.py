@@ -65,3 +65,7 @@ def test_shares_are_even_and_one_users_own(salt: str) -> None:
 def test_shares_under_two_salts_have_nothing_to_do_with_each_other() -> None:
     both = sum(ids.share_of("a", f"u-{n}") < 0.5 and ids.share_of("b", f"u-{n}") < 0.5 for n in range(2000))
     assert 400 < both < 600
+
+
+def test_the_records_of_a_candidate_name_the_ids_of_its_trigger_and_of_its_run() -> None:
+    assert ids.of_candidate(*RUN, 2) == (ids.trigger_id(*RUN, 2), ids.run_id(*RUN))

@@ -23,7 +23,7 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
     rule, scope = candidate.rule, candidate.scope
     if scope.run.kind in ("coupon", "pack") and coupon_of(scope) is NO_COUPON:
         return Verdict("dropped", "eligibility", "The user has so many coupons that this one is no longer kept.")
-    if any(at(scope) <= scope.now for at in rule.end_at):
+    if rule.end_at and any(at(scope) <= scope.now for at in rule.end_at):
         return Verdict("dropped", "eligibility", "What it is about had ended by the time it could be sent.")
     if rule.paused is not None or scope.policy.paused:
         return _while_paused(candidate)

@@ -48,7 +48,7 @@ def _after(row: Row, rule: Rule, end: End, run: Run, said: Mark, happening: Happ
     if moment.catalogue.rule_of(run) is not rule or not concerns(said, rule, end, run):
         return run
     mark = counted(said, end, run)
-    if mark in run.ends or not applies(row, end, run, said.at, moment):
+    if mark in run.ends or (end.when is not None and not applies(row, end, run, said.at, moment)):
         return run
     return ended(row, rule, run, mark, happening, moment)
 
@@ -73,12 +73,11 @@ def ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, mome
         run = close(row, rule, run, f"ended by {happening.kind}", moment)
         if run.step < len(rule.steps):
             moment.tally("runs", "ended", rule.name)
-    wrong = tuple(fired for fired in run.fired if mark.at <= fired.at)
-    if wrong:
+    if run.fired and (wrong := tuple([fired for fired in run.fired if mark.at <= fired.at])):
         tells = "had happened" if mark.at == happening.at else "tells of what was"
         why = f"{happening.kind} {tells} before it went out, and was only heard of afterwards."
         release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
-        run = replace(run, fired=tuple(fired for fired in run.fired if mark.at > fired.at))
+        run = replace(run, fired=tuple([fired for fired in run.fired if mark.at > fired.at]))
     return replace(run, ends=(*run.ends, mark))
 
 

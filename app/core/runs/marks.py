@@ -133,7 +133,8 @@ def concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:
     return not end.any_key or mark.at > run.entered_at
 
 
-def is_after(mark: Mark, run: Run | Happening) -> bool:
+def is_after(mark: Mark, run: Run) -> bool:
     """Whether an event ends a run that was entered earlier; of two at one instant the event id decides, so that the
     order of arrival does not."""
-    return (mark.at, mark.event_id) > (run.at if isinstance(run, Happening) else run.entered_at, run.event_id)
+    at = run.entered_at
+    return mark.at > at or (mark.at == at and mark.event_id > run.event_id)

@@ -14,7 +14,7 @@ from app.core.moment import Moment
 from app.core.purchases import last_order_at
 from app.core.row import MANY_RUN_KEYS, NEVER, Row, remember, remembers
 from app.core.transfers import History
-from schemas.events import Event, UserErased, UserMerged
+from schemas.events import Event, OrderPaid, UserErased, UserMerged
 
 
 def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
@@ -26,7 +26,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
         moment.tally("duplicates", event.TYPE)
         return row
     known = max(MANY_RUN_KEYS, len(row.runs))
-    row = adapt(row, moment)
+    before = row = adapt(row, moment)
     after = facts.apply(row, event, moment.floor)
     if isinstance(after, Refused):
         return after
@@ -35,9 +35,12 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
     row = replace(after.row, ledger=remember(row.ledger, hashed, max(event.occurred_at, moment.floor)))
     for reversal in after.reversals:
         row = runs.on_reversal(row, reversal, after.happenings[0], moment)
+        row = runs.taken_back(row, before, moment) if reversal.purchase else row
     if after.retimed is not None:
         row = runs.retime(row, after.retimed, frozenset(h.kind for h in after.happenings), moment)
     for happening in after.happenings:
+        if happening.kind == OrderPaid.TYPE and happening.at < (row.last_seen_at or 0):
+            row = runs.heard_late(row, happening, moment)
         row = runs.on_happening(row, happening, moment)
         row = stages.on_happening(row, happening, moment)
     return runs.swept(row, moment) if len(row.runs) > known else row

@@ -7,6 +7,7 @@ by one; of all older ones only their sum.
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Sequence
 from operator import itemgetter
 
 from msgspec.structs import replace
@@ -22,13 +23,17 @@ _NONE = (-1, 0, 0)
 _at = itemgetter(0)
 
 
-def added(view: View, look: Look, floor: int) -> View:
+def added(view: View, look: Look, floor: int, bought: Sequence[int] = ()) -> View:
     """The product with one more look; none before `floor` (microseconds UTC) is expected any more. The new one is kept,
-    so that one can ask what was known without it."""
+    so that one can ask what was known without it. What was looked at before it was bought is not counted on: the sum
+    begins anew after each instant at which it was."""
     place = bisect_right(view.looks, look[0], key=_at)
     looks = (*view.looks[:place], look, *view.looks[place:])
     summed, settled = _summed(view), 0
     while (settled < place and looks[settled][0] < floor) or len(looks) - settled > MAX_LOOKS:
+        at = looks[settled][0]
+        if bought and any(summed[0] <= when < at for when in bought):
+            summed = _NONE
         summed = _with(summed, looks[settled])
         settled += 1
     return _counted(replace(view, summed=summed, looks=looks[settled:]))
@@ -47,6 +52,7 @@ def _with(summed: tuple[int, int, int], look: Look) -> tuple[int, int, int]:
 
 
 def _counted(view: View) -> View:
+    """The view with what its sum and its looks come to."""
     summed = view.summed
     for look in view.looks:
         summed = _with(summed, look)
@@ -55,16 +61,14 @@ def _counted(view: View) -> View:
     return replace(view, last_at=last_at, visits=visits, dwell=dwell, summed=kept)
 
 
-def as_of(view: View, now: int) -> View | None:
-    """What the looks had come to at an instant; None = the product had not been looked at."""
-    if view.last_at <= now:
+def as_of(view: View, now: int, since: int = -1) -> View | None:
+    """What the looks after one instant had come to at another; None = the product had not been looked at."""
+    if view.last_at <= now and since < 0:
         return view
-    then = _only(view, view.looks[: bisect_right(view.looks, now, key=_at)])
+    looks = view.looks[bisect_right(view.looks, since, key=_at) : bisect_right(view.looks, now, key=_at)]
+    summed = _summed(view)
+    then = _counted(replace(view, summed=_NONE if summed[0] <= since else summed, looks=looks))
     return then if then.visits else None
-
-
-def _only(view: View, looks: tuple[Look, ...]) -> View:
-    return _counted(replace(view, summed=_summed(view), looks=looks))
 
 
 def after(view: View, at: int, event_id: str) -> list[tuple[int, str]]:
@@ -74,7 +78,8 @@ def after(view: View, at: int, event_id: str) -> list[tuple[int, str]]:
 
 def without(view: View, event_id: str) -> View:
     """The product as if this look had not been heard of."""
-    return _only(view, tuple([look for look in view.looks if look[1] != event_id]))
+    looks = tuple([look for look in view.looks if look[1] != event_id])
+    return _counted(replace(view, summed=_summed(view), looks=looks))
 
 
 def together(mine: View, theirs: View) -> View:

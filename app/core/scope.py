@@ -14,7 +14,7 @@ from msgspec import Struct
 from app.core import calendar, looks
 from app.core.latest import of_the_latest
 from app.core.policy import Policy
-from app.core.purchases import is_paid, last_order_at, paid_orders, purchase_before, usual_gap
+from app.core.purchases import bought, is_paid, last_order_at, paid_orders, purchase_before, usual_gap
 from app.core.row import NEVER, Cart, Coupon, Order, OrderLine, Row, Run, View
 from schemas.instant import DAY
 
@@ -98,10 +98,11 @@ def category_of(view: View) -> str:
 
 def best_view(scope: Scope) -> View | None:
     """Of the products of the run's category that were looked at since the entry, the one with most visits, then the
-    longest look, then the latest, as of now. What was looked at before (and perhaps bought) is of the past."""
+    longest look, then the latest, as of now. What was looked at before, and looks before it was bought, are past."""
     key, since, now = scope.run.key, scope.run.entered_at, scope.now
     of_late = [v for v in scope.row.views.values() if v.last_at >= since and category_of(v) == key]
-    seen = [v for view in of_late if (v := looks.as_of(view, now)) is not None and v.last_at >= since]
+    last = max([at for at, counts in bought(scope.row, key) if counts and at <= now], default=-1) if of_late else -1
+    seen = [v for view in of_late if (v := looks.as_of(view, now, last)) is not None and v.last_at >= since]
     return max(seen, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
 
 

@@ -13,7 +13,9 @@ from msgspec.structs import replace
 from app.core import looks
 from app.core.happenings import Facts, Happening, lines_of
 from app.core.policy import CHANNELS, FAMILIES
+from app.core.purchases import bought
 from app.core.row import MAX_CARTS, MAX_CONSENTS, MAX_SENT, MAX_VIEWS, NAMELESS_CHECKOUT, Cart, Consent, Row, Sent, View
+from app.core.scope import category_of
 from schemas import events as ev
 from schemas.instant import DAY
 
@@ -31,15 +33,15 @@ def viewed(row: Row, event: ev.ProductViewed, floor: int) -> Facts:
     """One more look at a product; what the latest look says of the product holds."""
     look = (event.occurred_at, event.event_id, int(event.dwell_seconds or 0))
     before = row.views.get(event.product_id) or View(event.product_id, -1, 0)
-    view = looks.added(before, look, floor)
     newest = look[0] >= before.last_at
     view = replace(
-        view,
-        category=_better(newest, event.category, view.category) or "",
-        product_type=_better(newest, event.product_type, view.product_type) or "",
-        title=_better(newest, event.title, view.title),
-        image_url=_better(newest, event.image_url, view.image_url),
+        before,
+        category=_better(newest, event.category, before.category) or "",
+        product_type=_better(newest, event.product_type, before.product_type) or "",
+        title=_better(newest, event.title, before.title),
+        image_url=_better(newest, event.image_url, before.image_url),
     )
+    view = looks.added(view, look, floor, [at for at, _ in bought(row, category_of(view))])
     views = {**row.views, event.product_id: view}
     if len(views) > MAX_VIEWS:
         del views[min(views.values(), key=_by_age).product_id]

@@ -14,6 +14,7 @@ from app.core.rules import Catalogue, index
 from app.rulebook import load
 from schemas import events as ev
 from tests.core.shop import (
+    DAY,
     HOUR,
     Desk,
     at,
@@ -283,3 +284,153 @@ def test_a_profile_without_another_zone_times_nothing_anew() -> None:
     desk.say(zone("01-20", "Europe/Berlin"))
     assert desk.row is not None
     assert desk.row.runs == before.runs
+
+
+# -- looks before a purchase are of the past
+
+
+def baby(order: str, when: str) -> ev.OrderPaid:
+    return paid(order, when, ev.Line(product_id="p-9", product_type="diapers", category="baby", quantity=1))
+
+
+def test_what_was_bought_is_looked_at_anew() -> None:
+    events = [look("03-01 12:00"), look("03-01 13:00"), baby("o-1", "03-01 14:00"), look("03-03 12:00", 5)]
+    for order in permutations(events):
+        desk = Desk(only("browse_abandoned")).say(*order)
+        assert desk.timers == []
+    desk = Desk(only("browse_abandoned")).say(*events, look("03-03 13:00", 5))
+    assert desk.timers == [("browse_abandoned", "baby", 1, at("03-04 13:00"))]
+    (trigger,) = desk.wait("04-01").triggers
+    assert trigger.facts["visits"] == 2
+
+
+@pytest.mark.parametrize("back", [refunded("o-1", "03-01 15:00"), cancelled("o-1", "03-01 15:00")])
+def test_and_if_it_goes_back_the_looks_before_it_count_again(back: ev.Event) -> None:
+    events = [look("03-01 12:00"), baby("o-1", "03-01 14:00"), back, look("03-03 12:00", 5)]
+    for order in permutations(events):
+        assert len(Desk(only("browse_abandoned")).say(*order).timers) == 1
+
+
+def test_a_gift_is_no_purchase_of_what_was_looked_at() -> None:
+    gift = ev.Line(product_id="p-9", category="baby", quantity=1, gift=True)
+    desk = Desk(only("browse_abandoned")).say(
+        look("03-01 12:00"), paid("o-1", "03-01 13:00", gift), look("03-01 14:00")
+    )
+    assert len(desk.timers) == 1
+
+
+def test_what_is_only_counted_is_counted_anew_after_each_purchase() -> None:
+    desk = Desk(only("browse_abandoned")).say(look("03-01 12:00"), look("03-01 13:00")).wait("03-01 13:30")
+    desk.say(baby("o-1", "03-01 14:00")).wait("03-05").say(look("03-05 13:00")).wait("03-06").say(look("03-06 13:00"))
+    assert desk.row is not None
+    view = desk.row.views["p-1"]
+    assert (view.summed, len(view.looks)) == ((at("03-05 13:00"), 1, 0), 1)
+    assert desk.timers == [("browse_abandoned", "baby", 1, at("03-07 13:00"))]
+
+
+# -- purchases that are heard of late, or taken back
+
+
+def test_a_purchase_heard_of_late_times_by_the_rhythm_that_it_makes() -> None:
+    orders = [paid(f"o-{n}", at("2026-01-01T12:00:00+08:00") + n * 60 * DAY, line()) for n in range(4)]
+    dues = set()
+    for late in range(4):
+        arriving = [*orders[:late], *orders[late + 1 :], orders[late]]
+        desk = Desk(only("at_risk")).say(*arriving)
+        dues.add(desk.timers[0][3])
+    assert dues == {orders[3].occurred_at + 90 * DAY}
+
+
+def test_a_purchase_taken_back_times_by_the_rhythm_that_is_left() -> None:
+    orders = [paid(f"o-{n}", at("2026-01-01T12:00:00+08:00") + n * 60 * DAY, line()) for n in range(5)]
+    back = refunded("o-2", orders[4].occurred_at + HOUR)
+    desk = Desk(only("at_risk")).say(*orders, back)
+    assert desk.timers[0][3] == orders[4].occurred_at + 120 * DAY
+    assert desk.timers == Desk(only("at_risk")).say(*orders[:4], back, orders[4]).timers
+
+
+def test_who_bought_a_week_ago_is_not_back_and_it_is_taken_back() -> None:
+    desk = Desk(only("reactivated")).say(paid("o-1", "2026-01-01", line()), paid("o-3", "2026-06-01", line()))
+    assert [t.rule for t in desk.triggers] == ["reactivated"]
+    desk.say(paid("o-2", "2026-05-25", line()))
+    assert [r.retracts for r in desk.retractions] == [desk.triggers[0].trigger_id]
+    assert (
+        desk.retractions[0].reason == "OrderPaid had happened before it was entered, and was only heard of afterwards."
+    )
+    assert [d.outcome for d in desk.decisions][:2] == ["fired", "retracted"]
+
+
+def test_what_waits_and_should_not_have_begun_is_dropped_with_its_record() -> None:
+    rules = catalogue(
+        rule_text(
+            enter='{on: OrderPaid, key: user, when: "user.paid_orders == 1"}',
+            ends=None,
+            steps="[{after: 10h}]",
+            reentry="once",
+        ),
+        shop="locale: en\n",
+    )
+    desk = Desk(rules).say(paid("o-2", "03-02 12:00", line())).wait("03-02 22:30")
+    assert [d.outcome for d in desk.decisions] == ["deferred"]
+    desk.say(paid("o-1", "03-01", line()))
+    assert [d.outcome for d in desk.decisions] == ["deferred", "dropped"]
+    assert "heard of late" in desk.decisions[-1].reason
+    assert desk.timers == []
+    assert desk.row is not None
+    assert desk.row.entries == {}
+
+
+def test_who_bought_before_registering_is_not_nudged_to_a_first_order() -> None:
+    registered = event(ev.UserRegistered, "03-02")
+    for order in permutations([registered, paid("o-1", "03-01", line())]):
+        assert Desk(only("first_order_nudge")).say(*order).timers == []
+
+
+def test_a_grant_stays_given() -> None:
+    desk = Desk(only("first_order_gift")).say(event(ev.UserRegistered, "02-01"), paid("o-2", "03-02", line()))
+    desk.say(paid("o-1", "03-01", line()))
+    assert [d.outcome for d in desk.decisions] == ["fired"]
+
+
+def test_what_had_ended_is_dropped_in_silence_when_it_should_not_have_begun() -> None:
+    rules = catalogue(
+        rule_text(enter='{on: OrderPaid, key: user, when: "user.paid_orders == 1"}', ends="[{on: UserLoggedIn}]")
+    )
+    desk = Desk(rules).say(paid("o-2", "03-02", line()), event(ev.UserLoggedIn, "03-03"))
+    assert desk.row is not None
+    assert desk.row.runs != {}
+    desk.say(paid("o-1", "03-01", line()))
+    assert desk.row.runs == {}
+    assert desk.decisions == []
+
+
+@pytest.mark.parametrize(("orders", "back", "waits"), [(6, "o-2", True), (7, "o-2", False), (6, None, False)])
+def test_one_less_than_the_magic_number_is_nudged_whenever_the_refund_comes(
+    orders: int, back: str | None, waits: bool
+) -> None:
+    bought = [paid(f"o-{n}", at("01-01") + n * DAY, line()) for n in range(orders)]
+    refund = [refunded(back, at("01-01") + 10 * DAY)] if back else []
+    desk = Desk(only("second_order_nudge")).say(*bought, *refund)
+    assert desk.row is not None
+    entered = [run.event_id for runs in desk.row.runs.values() for run in runs if not run.ends]
+    assert entered == ([bought[-1].event_id] if waits else [])
+    other = Desk(only("second_order_nudge")).say(*bought[:-1], *refund, bought[-1])
+    assert desk.timers == other.timers
+
+
+def test_the_only_purchase_taken_back_lets_nobody_in() -> None:
+    desk = Desk(only("second_order_nudge")).say(paid("o-1", "03-01", line()), refunded("o-1", "03-02"))
+    assert desk.timers == []
+
+
+def test_a_checkout_of_an_order_that_was_taken_back_is_not_reminded_of() -> None:
+    for order in permutations([checkout("03-01 12:00", "o-1"), cancelled("o-1", "03-01 12:05")]):
+        assert Desk(only("checkout_reminder")).say(*order).timers == []
+
+
+def test_of_an_entry_by_a_look_that_is_only_counted_by_now_nobody_knows_better() -> None:
+    desk = Desk(only("browse_abandoned")).say(look("03-01 12:00", 50)).wait("03-01 18:00").say(look("03-01 18:00"))
+    assert desk.row is not None
+    assert len(desk.row.views["p-1"].looks) == 1
+    desk.say(baby("o-1", "03-01 11:00"))
+    assert desk.timers == [("browse_abandoned", "baby", 1, at("03-02 12:00"))]

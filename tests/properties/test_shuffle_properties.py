@@ -32,6 +32,7 @@ LATENESS, SHORT = 3 * DAY, 2 * HOUR
 END = START + 500 * DAY
 MANY = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
+_refunded = st.sampled_from(["o-1", "o-2", "o-3", "o-4", "h-1", "h-2"])
 _orders, _coupons = st.sampled_from(["o-1", "o-2", "o-3", "o-4"]), st.sampled_from(["c-1", "c-2", "c-3"])
 _channels = st.sampled_from(["push", "sms", "email", "wechat_service", "in_app"])
 _products = st.sampled_from([("p-1", "milk_powder", "baby"), ("p-2", "diapers", "baby"), ("p-3", "soap", "bath")])
@@ -57,7 +58,7 @@ def _day(first: int, last: int) -> st.SearchStrategy[int]:
 
 
 _bought = {"order_id": _orders, "currency": st.just("CNY"), "total": st.just(Decimal(100)), "lines": _lines}
-_refund = {"order_id": _orders, "goods_returned": st.booleans()}
+_refund = {"order_id": _refunded, "goods_returned": st.booleans()}
 _look = {"dwell_seconds": st.sampled_from([None, 5.0, 50.0])}
 _happening = st.one_of(
     _of(ev.UserRegistered),
@@ -105,14 +106,27 @@ _happening = st.one_of(
 @st.composite
 def lives(draw: st.DrawFn, days: int, most: int, bursts: int | None = None) -> list[ev.Event]:
     """Up to so many events of one user on so many days (or in so many bursts of two hours), in the order in which they
-    happened, at instants of their own."""
+    happened, at instants of their own; before them, purchases that make a rhythm."""
     minutes = st.integers(0, days * DAY // MINUTE)
     if bursts is not None:
         begun = draw(st.lists(minutes, min_size=bursts, max_size=bursts))
         minutes = st.builds(int.__add__, st.sampled_from(begun), st.integers(0, SHORT // MINUTE - 1))
     found = draw(st.lists(st.tuples(minutes, _happening), max_size=most))
     found.sort(key=lambda moment: moment[0])
-    return _without_doubt(
+    old, gap = draw(st.integers(0, 5)), draw(st.integers(10, 80))
+    history: list[ev.Event] = [
+        ev.OrderPaid(
+            event_id=f"h-{n}",
+            user_id="u-1",
+            occurred_at=START - n * gap * DAY,
+            order_id=f"h-{n}",
+            currency="CNY",
+            total=Decimal(50),
+            lines=(),
+        )
+        for n in range(old, 0, -1)
+    ]
+    return history + _without_doubt(
         [
             kind(event_id=f"e-{n:03}", user_id="u-1", occurred_at=START + minute * MINUTE + n, **fields)
             for n, (minute, (kind, fields)) in enumerate(found)

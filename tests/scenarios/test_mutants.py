@@ -37,13 +37,13 @@ NOBODY_CAN_TELL = {
     ): "what is paid or cancelled is born ended: no run is kept for nothing",
     ("coupon_expiring", "without end at 0"): _NO_LATER,
     ("coupon_expiring", "reentry after_exit"): _NO_SECOND,
-    ("first_order_nudge", "enter 0 without when"): _ENDS_SAY_SO,
     (
         "first_order_nudge",
         "reentry after_exit",
     ): "a later registration is no fact, and an earlier one has only past steps",
     ("post_purchase_offer", "reentry after_exit"): _NO_SECOND,
     ("repurchase_coupon", "reentry after_exit"): _NO_SECOND,
+    ("second_order_nudge", "without check"): "its entry and its ends say so; the check is for merged accounts",
     ("welcome_pack", "enter 0 without when"): _ENDS_SAY_SO,
 }
 

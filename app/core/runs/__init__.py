@@ -9,9 +9,10 @@ from __future__ import annotations
 from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.row import Row, run_key
+from app.core.runs.afterthoughts import heard_late, taken_back
 from app.core.runs.catalogues import adapt, woken
 from app.core.runs.ends import end_all, give_up, reopen
-from app.core.runs.entries import completed_by, entry_of, let_in
+from app.core.runs.entries import entry_of, let_in, let_in_later_looks
 from app.core.runs.histories import meet_history
 from app.core.runs.keeping import MAX_ENDS, REVERSAL_WINDOW, rests, swept
 from app.core.runs.marks import marked
@@ -26,6 +27,7 @@ __all__ = [
     "REVERSAL_WINDOW",
     "adapt",
     "give_up",
+    "heard_late",
     "meet_history",
     "on_happening",
     "on_reversal",
@@ -33,6 +35,7 @@ __all__ = [
     "rests",
     "retime",
     "swept",
+    "taken_back",
     "woken",
 ]
 
@@ -54,6 +57,5 @@ def on_happening(row: Row, happening: Happening, moment: Moment) -> Row:
             continue
         for key, data in entry_keys(row, rule, enter, entry) if entry.counts or enter.each_line else ():
             row = let_in(row, rule, enter, key, data, entry, moment)
-            for later in completed_by(row, rule, enter, key, data, entry, moment):
-                row = let_in(row, rule, enter, key, data, later, moment)
+        row = let_in_later_looks(row, rule, enter, entry, moment)
     return row

@@ -19,7 +19,7 @@ from app.core.rules import Enter, Rule
 from app.core.runs.ends import end_runs
 from app.core.runs.keeping import entered, put
 from app.core.runs.marks import is_after, seen_ends
-from app.core.runs.things import is_locked
+from app.core.runs.things import entry_keys, is_locked
 from app.core.runs.timers import fire_at_once
 from app.core.runs.timing import due_of, schedule
 from app.core.scope import AFTERMATH, NO_COUPON, Scope, taken_back
@@ -88,16 +88,23 @@ def _was_taken_back(row: Row, happening: Happening) -> bool:
     return order is not None and taken_back(order)
 
 
-def completed_by(
-    row: Row, rule: Rule, enter: Enter, key: str, data: dict[str, Any], look: Happening, moment: Moment
-) -> list[Happening]:
-    """The later looks at a product that this one, heard of late, makes entries: without it they were none."""
+def let_in_later_looks(row: Row, rule: Rule, enter: Enter, look: Happening, moment: Moment) -> Row:
+    """A look that is heard of late may be what later ones were missing: without it they were no entries."""
     view = row.views.get(look.thing or "")
     if view is None or view.last_at <= look.at or look.kind != ev.ProductViewed.TYPE:
-        return []
+        return row
     before = replace(row, views={**row.views, view.product_id: looks.without(view, look.event_id)})
-    later = [look._replace(at=at, event_id=event_id) for at, event_id in looks.after(view, look.at, look.event_id)]
-    return [one for one in later if _draft(before, rule, enter, key, data, one, moment) is None]
+    for at, event_id in looks.after(view, look.at, look.event_id):
+        row = let_in_anew(row, before, rule, enter, look._replace(at=at, event_id=event_id), moment)
+    return row
+
+
+def let_in_anew(row: Row, before: Row, rule: Rule, enter: Enter, happening: Happening, moment: Moment) -> Row:
+    """Lets in by what happened earlier, where it was no entry by what was known `before`."""
+    for key, data in entry_keys(row, rule, enter, happening):
+        if _draft(before, rule, enter, key, data, happening, moment) is None:
+            row = let_in(row, rule, enter, key, data, happening, moment)
+    return row
 
 
 def _draft(

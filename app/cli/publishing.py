@@ -17,7 +17,7 @@ from typing import Final, TypeVar, cast
 import click
 
 from app import clock, rulebook
-from app.cli.rules import command, explained, remark
+from app.cli.rules import command, explained, hint, remark
 from app.core.catalogue_file import PAUSES
 from app.core.problems import CatalogueError, Problem
 from app.explain.language import counted
@@ -59,8 +59,9 @@ def publish(context: click.Context, directory: Path, at: str | None, dry_run: bo
     Exit code 2, and nothing written, when it has mistakes or a rule changed without a new version.
     """
     try:
-        files, _ = rulebook.checked(directory)
+        files, catalogue = rulebook.checked(directory)
         remark(directory)
+        hint(catalogue)
         _ask(lambda settings: _publish(settings, files, at, dry_run, number))
     except CatalogueError as error:
         _list(directory, error.problems)

@@ -19,6 +19,7 @@ from app.core.rules import Catalogue
 from app.explain import rule as words
 from app.explain import schema as schemas_of_rules
 from app.explain import timeline, trial
+from app.explain.hints import hints
 from app.explain.language import counted
 from app.processor import InvariantBroken
 from app.replay.files import BadLine, EventFile, FileProblem
@@ -65,12 +66,19 @@ def check(context: click.Context, directory: Path | None) -> None:
         context.exit(1)
     finally:
         remark(where)
+    hint(catalogue)
     click.echo(f"{counted(len(catalogue.rules), 'rule')}, no mistakes ({where}).")
 
 
 def remark(where: Path) -> None:
     """Say beside the answer what is no mistake of a catalogue, but may not be meant."""
     for line in rulebook.remarks(where) if where.is_dir() else ():
+        click.echo(line, err=True)
+
+
+def hint(catalogue: Catalogue) -> None:
+    """Say beside the answer what the shop makes of its rules, and may not be meant."""
+    for line in hints(catalogue):
         click.echo(line, err=True)
 
 

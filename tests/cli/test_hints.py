@@ -1,0 +1,72 @@
+"""What a shop's night and window make of its rules is said beside the answer, where some of it would never be sent."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from app.explain.hints import hints
+from app.rulebook import load
+from tests.cli.shop import NUDGE, POLICY, run, shop
+from tests.core.shop import OPEN, catalogue, rule_text
+
+NIGHT = 'quiet_hours: {{from: "21:00", until: "09:00", jitter: {}}}\n'
+NO_NIGHT = 'quiet_hours: {from: "09:00", until: "09:00", jitter: 15min}\n'
+
+
+def hinted(send: str, night: str, window: str, step: str = "after: 10d") -> list[str]:
+    policy = OPEN.replace("arbitration: 0s", f"arbitration: {window}")
+    return list(hints(catalogue(rule_text(send=f"{{{send}}}", steps=f"[{{{step}}}]"), shop=night, gates=policy)))
+
+
+@pytest.mark.parametrize(
+    ("night", "window", "enough", "waits"),
+    [
+        (NIGHT.format("15min"), "1h", 795,
+         "13 h 15 min (the night, 12 h, its turn in the morning, 15 min at most and something better, 1 h)"),
+        (NIGHT.format("15min"), "0s", 735,
+         "12 h 15 min (the night, 12 h and its turn in the morning, 15 min at most)"),
+        (NIGHT.format("0s"), "90s", 722, "12 h 2 min (the night, 12 h and something better, 2 min)"),
+        (NO_NIGHT, "1h", 60, "1 h (something better, 1 h)"),
+    ],
+)  # fmt: skip
+def test_what_the_night_and_the_window_outlast_is_spoken_of(night: str, window: str, enough: int, waits: str) -> None:
+    send = "channels: [push, in_app], expires_after: {}min"
+    assert hinted(send.format(enough), night, window) == []
+    (said,) = hinted(send.format(59), night, window)
+    assert said == (
+        f"a_rule: what is due may have to wait for {waits}, and is worth sending for 59 min: some of it is never sent. "
+        f"If that is not meant, write 'expires_after: {-(-enough // 60)}h' or more."
+    )
+
+
+@pytest.mark.parametrize(
+    ("send", "step", "enough"),
+    [
+        ("channels: [push], class: transactional", "after: 10d", 735),  # it does not compete
+        ("channels: [push], class: transactional", "after: 10d, class: marketing", 795),
+        ("channels: [push]", "at_once: true", 735),
+        ("channels: [page, in_app]", "after: 10d", 60),  # they know no night
+    ],
+)
+def test_what_does_not_wait_need_not_be_worth_it(send: str, step: str, enough: int) -> None:
+    night = NIGHT.format("15min")
+    assert hinted(f"{send}, expires_after: {enough}min", night, "1h", step) == []
+    assert len(hinted(f"{send}, expires_after: {enough - 1}min", night, "1h", step)) == 1
+
+
+def test_a_grant_waits_for_nothing() -> None:
+    assert hinted("action: grant, expires_after: 1min", NIGHT.format("15min"), "1h") == []
+
+
+def test_the_shipped_rules_outlast_the_shipped_night() -> None:
+    assert list(hints(load())) == []
+
+
+def test_check_says_so_and_calls_it_no_mistake(tmp_path: Path) -> None:
+    where = shop(tmp_path, nudge=NUDGE.replace("expires_after: 36h", "expires_after: 12h"), shop=POLICY)
+    (where / "intervals.yaml").write_text("")
+    result = run("rules", "check", where)
+    assert (result.exit_code, result.stdout) == (0, f"2 rules, no mistakes ({where}).\n")
+    assert result.stderr.startswith("nudge: what is due may have to wait for 12 h 15 min (the night")

@@ -28,7 +28,7 @@ LINE_KEYS = ("product_type", "category")
 #: Whole numbers of a rule end here: they are kept in 64 bits, and other readers of JSON take fewer.
 WHOLE = 1_000_000_000
 _WITH_LINES = ("OrderPlaced", "OrderPaid")
-_RETIMES = ("OrderReceived", "OrderRefunded", "DepositPaid", "ProfileUpdated")
+_RETIMES = ("OrderReceived", "OrderRefunded", "OrderPlaced", "DepositPaid", "ProfileUpdated")
 _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
     "facts", "recheck", "reentry", "goal", "mode", "start", "holdout", "repeat", "on_change", "paused", "source",

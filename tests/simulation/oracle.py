@@ -113,7 +113,7 @@ class Person:
             if not self.steps.get(name) and not (name in self.pending and self.pending[name].sequence):
                 self.entry[name] = run.entry  # of a pack, the earliest coupon, until something has come of it
             if run.alive and name not in self.gone:
-                self._consider(name, run, event, floor)
+                self._consider(name, run, event, now, floor)
 
     def _forget(self, before: int) -> None:
         """Runs that were ended longer ago than this: what ended them may be taken back, they stay ended."""
@@ -129,7 +129,7 @@ class Person:
                 self.retracted.append(Retracted(self.user, *name[:2], self.entry[name], sent.step, now))
                 self.sent.remove((name, sent))
 
-    def _consider(self, name: RunId, run: RunNow, event: dict[str, Any], floor: int) -> None:
+    def _consider(self, name: RunId, run: RunNow, event: dict[str, Any], now: int, floor: int) -> None:
         pending = self.pending.get(name)
         if pending is None:
             self._appear(name, run, max(floor, self.sends_from))
@@ -137,17 +137,18 @@ class Person:
             pending.due = pending.timer = max(pending.due, event["at"], floor)
         elif pending.waits and not run.locked:
             pending.waits, pending.timer = False, max(event["at"], floor)
-        elif pending.sequence or pending.step or run.due == pending.by_rule:
+        elif pending.step or run.due == pending.by_rule:
             return
-        elif run.rule == "coupon_unused" and run.due >= floor:
+        elif run.rule == "coupon_unused" and run.due >= floor and not pending.sequence:
             pending.by_rule = pending.due = pending.timer = run.due  # another coupon has joined the pack
         elif run.rule == "replenishment":
+            pending.by_rule = pending.due = run.due
+            pending.timer = max(run.due, floor)
             if run.due < self.sends_from:
                 del self.pending[name]
+                if pending.sequence:  # it had been deferred, so it has a record, which needs a last one
+                    self._decide(name, pending, "dropped", "eligibility", now)
                 self._finish(name, pending)
-            else:
-                pending.by_rule = pending.due = run.due
-                pending.timer = max(run.due, floor)
 
     def _appear(self, name: RunId, run: RunNow, floor: int) -> None:
         """A run is there that was not: its steps that are past by now are passed over."""

@@ -77,9 +77,8 @@ def _placed(row: Row, event: ev.OrderPlaced) -> Facts:
     order = replace(order, placed_at=event.occurred_at)
     if order.paid_at is None:
         order = _fill(order, event)
-    return Facts(
-        with_order(row, order), (happening_of(event)._replace(groups=groups_of(order), counts=not taken_back(order)),)
-    )
+    happening = happening_of(event)._replace(groups=groups_of(order), counts=not taken_back(order))
+    return Facts(with_order(row, order), (happening,), (), order.order_id)  # its checkout knew of no deadline
 
 
 def _paid(row: Row, event: ev.OrderPaid) -> Facts:

@@ -9,6 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
+from app.core import release
 from app.core.facts import groups_of
 from app.core.moment import Moment
 from app.core.row import NEVER, Row, Run
@@ -74,8 +75,8 @@ def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
 
 
 def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Row:
-    """An order of the run's was received, or part of it went back, or ("") the user is in another zone: the pending
-    step is timed anew."""
+    """An order of the run's was placed or received, its deposit was paid, or part of it went back, or ("") the user is
+    in another zone: the pending step is timed anew."""
     for name, runs in row.runs.items():
         after = []
         for run in runs:
@@ -88,15 +89,28 @@ def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Ro
 
 
 def _retimed(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
-    if run.step >= len(rule.steps) or run.sequence:
+    """The run with its pending step due by what is known now. A candidate that waits (for the morning, its window) and
+    is due at another instant is asked anew at that one: whatever it waited for was worked out from the old one."""
+    if run.step >= len(rule.steps):
         return run
     run = replace(run, data=_data_now(row, run))
     if rule.steps[run.step].at is None:
         return run
     due = due_of(row, rule, run, run.step, run.entered_at, moment)
+    if run.sequence and due == run.due_at:
+        return run
     if due < moment.sends_from.get(rule.name, 0):
+        return _before_start(row, rule, run, due, moment)
+    return replace(run, due_at=due, timer_at=max(due, moment.floor), competing=False, slot=0)
+
+
+def _before_start(row: Row, rule: Rule, run: Run, due: int, moment: Moment) -> Run:
+    """What turns out to be due before the rule may send is passed over; a candidate that waits has its final record."""
+    if not run.sequence:
         return schedule(row, rule, run, run.entered_at, moment)
-    return replace(run, due_at=due, timer_at=max(due, moment.floor))
+    run = replace(run, due_at=due)
+    release.drop(row, rule, run, "found to be due before the rule may send", moment)
+    return schedule(row, rule, replace(run, step=run.step + 1, competing=False, slot=0), due, moment)
 
 
 def _data_now(row: Row, run: Run) -> dict[str, Any]:

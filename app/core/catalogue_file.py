@@ -28,6 +28,8 @@ LINE_KEYS = ("product_type", "category")
 #: Whole numbers of a rule end here: they are kept in 64 bits, and other readers of JSON take fewer.
 WHOLE = 1_000_000_000
 _WITH_LINES = ("OrderPlaced", "OrderPaid")
+#: Besides a cooldown.
+REENTRIES = ("once", "every_key", "every_purchase", "after_exit")
 _RETIMES = ("OrderReceived", "OrderRefunded", "OrderPlaced", "DepositPaid", "ProfileUpdated")
 _TOP = {
     "rule", "version", "family", "about", "enter", "ends", "steps", "holds", "retime_on", "check", "send", "reason",
@@ -393,7 +395,9 @@ class _Reader(Fields):
         value = self.data.get("reentry", "after_exit")
         if isinstance(value, dict) and set(value) == {"cooldown"}:
             return "cooldown"
-        return self.choice(value, ("once", "every_key", "after_exit"), ("reentry",), "re-entry (or {cooldown: 30d})")
+        if value == "every_purchase" and self.key != "order":
+            self.fail(("reentry",), "A purchase is an order with all its parts: only what is keyed by order enters so.")
+        return self.choice(value, REENTRIES, ("reentry",), "re-entry (or {cooldown: 30d})")
 
     def cooldown(self) -> int:
         value = self.data.get("reentry")

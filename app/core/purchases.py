@@ -6,7 +6,7 @@ What rules ask for while a row stays as it is, is worked out once (`latest`).
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from operator import attrgetter, sub
 from typing import NamedTuple
 
@@ -40,7 +40,7 @@ def _purchases(orders: dict[str, Order]) -> Purchases:
     paid = [order for order in orders.values() if order.paid_at is not None]
     paid.sort(key=_paid_at)
     counted = [order for order in paid if is_paid(order)]
-    return Purchases(tuple(map(_paid_at, counted)), len({order.parent_id or order.order_id for order in counted}), paid)
+    return Purchases(tuple(map(_paid_at, counted)), len({purchase_of(order) for order in counted}), paid)
 
 
 def bought(row: Row, interest: str) -> list[tuple[int, bool]]:
@@ -85,6 +85,21 @@ def is_paid(order: Order) -> bool:
     )
 
 
+def purchase_of(order: Order) -> str:
+    """The purchase that an order is, or that it is a part of: the shop splits what was bought as one."""
+    return order.parent_id or order.order_id
+
+
+def parts_of(row: Row, purchase: str) -> Iterator[Order]:
+    """The orders into which the shop split a purchase."""
+    return (o for o in row.orders.values() if o.parent_id == purchase and o.order_id != purchase)
+
+
+def is_split(row: Row, order_id: str) -> bool:
+    """Whether the shop split this order: what is paid, cancelled and refunded are its parts."""
+    return any(True for _ in parts_of(row, order_id))
+
+
 def paid_orders(row: Row) -> int:
     """Orders that count, split orders once."""
     return purchases(row).orders + row.old_orders + (row.baseline.orders if row.baseline else 0)
@@ -101,6 +116,13 @@ def purchase_before(row: Row, at: int) -> int | None:
     instants = purchases(row).instants
     place = bisect_left(instants, at)
     return _latest_of(row, instants[place - 1] if place else None, at)
+
+
+def buying_since(row: Row, at: int) -> int:
+    """The first of the purchases that end with an instant, those within a day being one."""
+    while (before := purchase_before(row, at)) is not None and at - before < DAY:
+        at = before
+    return at
 
 
 def _latest_of(row: Row, latest: int | None, before: int) -> int | None:

@@ -15,7 +15,7 @@ from app.core.row import Run
 from app.core.scope import Scope
 
 KeyKind = Literal["user", "order", "coupon", "pack", "cart", "category", "product_type"]
-Reentry = Literal["once", "every_key", "after_exit", "cooldown"]
+Reentry = Literal["once", "every_key", "every_purchase", "after_exit", "cooldown"]
 Condition = Callable[[Scope], bool]
 Timing = Callable[[Scope], int]
 

@@ -14,7 +14,16 @@ from msgspec import Struct
 from app.core import calendar, looks
 from app.core.latest import of_the_latest
 from app.core.policy import Policy
-from app.core.purchases import bought, is_paid, last_order_at, paid_orders, purchase_before, usual_gap
+from app.core.purchases import (
+    bought,
+    buying_since,
+    is_paid,
+    is_split,
+    last_order_at,
+    paid_orders,
+    purchase_before,
+    usual_gap,
+)
 from app.core.row import NEVER, Cart, Coupon, Order, OrderLine, Row, Run, View
 from schemas.instant import DAY
 
@@ -77,10 +86,11 @@ def taken_back(order: Order) -> bool:
 AFTERMATH = frozenset({"OrderCancelled", "OrderRefunded", "CouponReturned", "AfterSaleOpened", "AfterSaleClosed"})
 
 
-def is_open(order: Order) -> bool:
-    """Whether the order is placed (or its deposit paid) and neither paid nor cancelled."""
+def is_open(row: Row, order: Order) -> bool:
+    """Whether the order is placed (or its deposit paid) and neither paid nor cancelled, nor split into parts that are
+    paid one by one."""
     begun = order.placed_at is not None or order.deposit_at is not None
-    return begun and order.paid_at is None and order.cancelled_at is None
+    return begun and order.paid_at is None and order.cancelled_at is None and not is_split(row, order.order_id)
 
 
 def coupon_in_hand(row: Row, now: int) -> Coupon | None:
@@ -153,7 +163,10 @@ def _silent_for(scope: Scope) -> int:
 
 
 def _was_silent_for(scope: Scope) -> int:
-    return _since(scope.run.entered_at, purchase_before(scope.row, scope.run.entered_at))
+    """Who buys twice in a day was not silent between; nor before, when there was nothing before."""
+    since = buying_since(scope.row, scope.run.entered_at)
+    before = purchase_before(scope.row, since)
+    return _since(since, before) if before is not None or since == scope.run.entered_at else 0
 
 
 def _has_coupon(scope: Scope) -> bool:
@@ -173,7 +186,7 @@ def _days_later(scope: Scope) -> int:
 
 
 def _open_orders(scope: Scope) -> int:
-    deadlines = (o.deposit_until or o.pay_deadline or NEVER for o in scope.row.orders.values() if is_open(o))
+    deadlines = (o.deposit_until or o.pay_deadline or NEVER for o in scope.row.orders.values() if is_open(scope.row, o))
     return sum(deadline > scope.now for deadline in deadlines)
 
 
@@ -200,7 +213,7 @@ USER: dict[str, Variable] = {
     "user.silent_for": _of_user("duration", "time since the latest purchase", _silent_for),
     "user.was_silent_for": _of_user(
         "duration",
-        "time between the entry and the purchase before it",
+        "time between the entry (with other purchases of its day) and the purchase before it",
         _was_silent_for,
     ),
     "user.bought_before": _of_user(
@@ -232,7 +245,7 @@ USER: dict[str, Variable] = {
     "silence.churned_before": _of_user(
         "duration",
         "as silence.churned, by the rhythm of the purchases before the entry",
-        lambda s: max(CHURNED_MIN, _usual_gap(s, s.run.entered_at) * 3),
+        lambda s: max(CHURNED_MIN, _usual_gap(s, buying_since(s.row, s.run.entered_at)) * 3),
     ),
     "policy.magic_number": _of_user("int", "orders after which a next one is likely", lambda s: s.policy.magic_number),
     "event.days_later": _of_user(
@@ -288,7 +301,12 @@ def _most_of(lines: tuple[OrderLine, ...]) -> str:
 THINGS: dict[str, Variable] = {
     "order.id": Variable("string", _ORDER, "the order's id", lambda s: s.run.key),
     "order.total_minor": Variable("int", _ORDER, "what is to be paid, minor units", lambda s: order_of(s).total_minor),
-    "order.is_open": Variable("bool", _ORDER, "placed, and neither paid nor cancelled", lambda s: is_open(order_of(s))),
+    "order.is_open": Variable(
+        "bool",
+        _ORDER,
+        "placed, and neither paid nor cancelled, nor split into parts",
+        lambda s: is_open(s.row, order_of(s)),
+    ),
     "order.payable_from": Variable("instant", _ORDER, "from when it can be paid", _reminder_from),
     "order.pay_deadline": Variable(
         "instant",

@@ -162,6 +162,7 @@ def _reentry(data: Data) -> str:
     ways = {
         "once": "and there is only ever one.",
         "every_key": f"and no {key} enters twice.",
+        "every_purchase": "and of an order that the shop split, one part enters for all.",
         "after_exit": "and may enter again once that is over.",
     }
     return f"{one}, {ways.get(str(reentry), f'reentry {reentry}.')}"

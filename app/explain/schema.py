@@ -134,7 +134,7 @@ _SETTINGS: Final[dict[str, Schema]] = {
     "reentry": {
         "description": "Who may enter again.",
         "anyOf": [
-            {"enum": ["once", "every_key", "after_exit"]},
+            {"enum": [*reader.REENTRIES]},
             {
                 "type": "object",
                 "properties": {"cooldown": {"$ref": "#/$defs/duration"}},

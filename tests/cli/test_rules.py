@@ -251,6 +251,7 @@ def test_settings_without_words_are_shown_as_they_stand() -> None:
     ("setting", "sentence"),
     [
         ("reentry: once", "and there is only ever one."),
+        ("reentry: every_purchase", "and of an order that the shop split, one part enters for all."),
         ("reentry: after_exit", "and may enter again once that is over."),
         ("reentry: {cooldown: 30d}", "and a new one at the earliest 30 days after the last."),
         ("goal: {on: CouponRedeemed, within: 7d}", "It has worked when a coupon is redeemed (CouponRedeemed) within 7"),

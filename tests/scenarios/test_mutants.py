@@ -41,8 +41,6 @@ NOBODY_CAN_TELL = {
         "first_order_nudge",
         "reentry after_exit",
     ): "a later registration is no fact, and an earlier one has only past steps",
-    ("post_purchase_offer", "reentry after_exit"): _NO_SECOND,
-    ("repurchase_coupon", "reentry after_exit"): _NO_SECOND,
     ("second_order_nudge", "without check"): "its entry and its ends say so; the check is for merged accounts",
     ("welcome_pack", "enter 0 without when"): _ENDS_SAY_SO,
 }
@@ -79,7 +77,8 @@ def mutants(rule: Rule) -> Iterator[Mutant]:
     yield from (Mutant(f"without {name}", rule._replace(**{name: None})) for name, value in without.items() if value)
     for kind in sorted(rule.retime_on):
         yield Mutant(f"not retimed on {kind}", rule._replace(retime_on=rule.retime_on - {kind}))
-    for reentry in sorted({"once", "after_exit"} - {rule.reentry}):
+    others = {"once", "after_exit", *(["every_key"] if rule.reentry == "every_purchase" else [])}
+    for reentry in sorted(others - {rule.reentry}):
         yield Mutant(f"reentry {reentry}", rule._replace(reentry=reentry))
     yield from (Mutant(what, rule._replace(send=send)) for what, send in _of_sending(rule.send))
     if rule.recheck:

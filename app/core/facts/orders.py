@@ -74,7 +74,7 @@ def _placed(row: Row, event: ev.OrderPlaced) -> Facts:
     order = known_order(row, event.order_id)
     if order is None or order.placed_at is not None:
         return Facts(row)
-    order = replace(order, placed_at=event.occurred_at)
+    order = replace(order, placed_at=event.occurred_at, parent_id=event.parent_order_id or order.parent_id)
     if order.paid_at is None:
         order = _fill(order, event)
     happening = happening_of(event)._replace(groups=groups_of(order), counts=not taken_back(order))

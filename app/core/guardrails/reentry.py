@@ -1,4 +1,5 @@
-"""Re-entry: how often a user begins a rule: once, once with each key, after the last run's exit, or after a cooldown.
+"""Re-entry: how often a user begins a rule: once, once with each key (or purchase), after the last run's exit, or after
+a cooldown.
 
 Nobody is in two runs of one key. Of two entries that compete for one, the earlier has it, even when it is heard of
 late, as long as the later one has led to nothing.
@@ -10,17 +11,20 @@ from app.core.happenings import Happening
 from app.core.row import NAMELESS_CHECKOUT, Row, Run, run_key
 from app.core.rules import Catalogue, Reentry, Rule
 
+#: A key enters once. Of `every_purchase` the key is the purchase, whichever of its parts is paid (`runs.things`).
+EVERY = ("every_key", "every_purchase")
+
 
 def allows(row: Row, rule: Rule, name: str) -> bool:
     """Whether another run may begin at all under this name, whatever it is about to be."""
     if rule.reentry == "once":
         return rule.name not in row.entries
-    return _policy(rule, name) != "every_key" or (name not in row.runs and name not in row.entries)
+    return _policy(rule, name) not in EVERY or (name not in row.runs and name not in row.entries)
 
 
 def _policy(rule: Rule, name: str) -> Reentry:
     """The rule's own; what has no name of its own enters again after its exit."""
-    nameless = rule.reentry == "every_key" and name.endswith("\x1f" + NAMELESS_CHECKOUT)
+    nameless = rule.reentry in EVERY and name.endswith("\x1f" + NAMELESS_CHECKOUT)
     return "after_exit" if nameless else rule.reentry
 
 

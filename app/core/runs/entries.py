@@ -13,7 +13,7 @@ from app.core import looks
 from app.core.guardrails import reentry, start
 from app.core.happenings import Happening
 from app.core.moment import Moment
-from app.core.purchases import first_order
+from app.core.purchases import first_order, is_split
 from app.core.row import NEVER, Coupon, Mark, Row, Run, run_key
 from app.core.rules import Enter, Rule
 from app.core.runs.ends import end_runs
@@ -65,7 +65,7 @@ def let_in(
         run = schedule(row, rule, draft, draft.entered_at, moment)
     if rule.reentry in ("once", "cooldown"):
         row = replace(row, entries={**row.entries, rule.name: max(draft.entered_at, row.entries.get(rule.name, 0))})
-    elif rule.reentry == "every_key" and _comes_again(row, rule, key):
+    elif rule.reentry in reentry.EVERY and _comes_again(row, rule, draft):
         row = entered(row, name, draft.entered_at)
     if run.timer_at < NEVER and not run.ends and rule.steps[run.step].at_once:
         return fire_at_once(row, rule, run, before, moment)
@@ -165,9 +165,12 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
     return put(row, run_key(rule.name, draft.key), after, moment)
 
 
-def _comes_again(row: Row, rule: Rule, key: str) -> bool:
-    """Whether a key may be seen again when its run is long over. An order is paid and a coupon is issued once."""
-    return rule.key in ("user", "product_type") or (rule.key == "pack" and key not in row.coupons)
+def _comes_again(row: Row, rule: Rule, run: Run) -> bool:
+    """Whether a key may be seen again when its run is long over. An order is paid and a coupon is issued once; of a
+    purchase that was split, another part may be paid later."""
+    if rule.reentry == "every_purchase":
+        return run.key != run.order_id or is_split(row, run.key)
+    return rule.key in ("user", "product_type") or (rule.key == "pack" and run.key not in row.coupons)
 
 
 def _entry_mark(run: Run) -> Mark:

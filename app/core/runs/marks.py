@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from app.core.facts import left_of
 from app.core.happenings import Happening
 from app.core.moment import Moment
-from app.core.purchases import is_paid, paid_since
+from app.core.purchases import is_paid, paid_since, parts_of
 from app.core.row import Mark, Row, Run
 from app.core.rules import End, Rule
 from app.core.runs.keeping import MAX_ENDS
@@ -54,9 +54,11 @@ def seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...
         ]
     elif rule.key == "order":
         kinds = _kinds_of_ends(row, rule, run, moment)
-        order = row.orders.get(run.key, NO_ORDER)
-        instants = (("OrderPaid", order.paid_at), ("OrderCancelled", order.cancelled_at))
-        found = [Mark(at, "", kind, run.key) for kind, at in instants if at is not None and kind in kinds]
+        order = row.orders.get(run.order_id or "", NO_ORDER)
+        words = [("OrderPaid", order.paid_at, order), ("OrderCancelled", order.cancelled_at, order)]
+        for part in parts_of(row, run.key):
+            words += [("OrderPlaced", part.placed_at, part), ("OrderPaid", part.paid_at, part)]
+        found = [Mark(at, "", kind, o.order_id) for kind, at, o in words if at is not None and kind in kinds]
         found += _ends_by_others(row, rule, run, moment)
     else:
         found = [
@@ -130,6 +132,8 @@ def concerns(mark: Mark, rule: Rule, end: End, run: Run) -> bool:
     tells of the time before a run concerns it, too."""
     if rule.key not in _OF_A_THING:
         return end.whenever or is_after(mark, run)
+    if rule.reentry == "every_purchase" and mark.kind == "OrderCancelled":
+        return mark.order_id in (run.order_id, run.key)
     return not end.any_key or mark.at > run.entered_at
 
 

@@ -8,6 +8,7 @@ from app.core import release
 from app.core.happenings import Happening, Reversal
 from app.core.moment import Moment
 from app.core.row import Row, Run
+from app.core.runs import parts
 from app.core.runs.ends import close
 from app.core.runs.keeping import REVERSAL_WINDOW, put
 from app.core.runs.marks import seen_ends
@@ -30,16 +31,21 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
         after = []
         for run in row.runs[name]:
             rule = moment.catalogue.rule_of(run)
-            mine = run.order_id == order_id and not _of_the_aftermath(run)
-            if rule is None or not concerned(run.kind, run.key, mine):
+            own = not _of_the_aftermath(run)
+            mine = own and run.order_id == order_id
+            whole = own and not mine and parts.of_the_whole(row, run, order_id)
+            if rule is None or not concerned(run.kind, run.key, mine) or (whole and parts.is_left(row, run.key)):
                 after.append(run)
-            elif mine:
+            elif mine and (heir := parts.heir_of(row, rule, run, moment)) is not None:
+                after.append(replace(run, order_id=heir.order_id))
+            elif mine or whole:
                 if not run.ends:
                     run = close(row, rule, run, f"order {order_id} was taken back", moment)
                     moment.tally("runs", "taken_back", rule.name)
                 release.retract(row, rule, run, f"Order {order_id} was taken back.", happening, moment)
                 # What was given for good stays given: only what could be taken back may come again.
-                freed = {name} if _given(run, moment) else {name, run.rule}
+                freed = set() if rule.reentry == "every_purchase" else {name}
+                freed = freed if _given(run, moment) else {name, run.rule}
                 row = replace(row, entries={k: at for k, at in row.entries.items() if k not in freed})
             elif any(m.order_id == order_id and m.at >= moment.floor - REVERSAL_WINDOW for m in run.ends):
                 ends = (

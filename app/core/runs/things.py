@@ -7,9 +7,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.core.happenings import Group, Happening
+from app.core.purchases import purchase_of
 from app.core.row import NEVER, Coupon, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
 from app.core.scope import category_of, usable
+
+#: What happens to a part of an order that the shop split happens to the whole, too. A part that goes back does not.
+OF_A_WHOLE = ("OrderPlaced", "OrderPaid")
 
 
 def thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
@@ -17,7 +21,7 @@ def thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
     if rule.key == "user":
         return ""
     if rule.key == "order":
-        return happening.order_id
+        return _purchase(row, happening.order_id) if rule.reentry == "every_purchase" else happening.order_id
     if rule.key == "cart":
         return happening.thing if happening.kind == "CartUpdated" else None
     if rule.key in ("category", "product_type"):
@@ -27,6 +31,11 @@ def thing_key(row: Row, rule: Rule, happening: Happening) -> str | None:
         return category_of(view) if rule.key == "category" else view.product_type or None
     coupon_id = happening.coupon_id or ""  # a coupon's event has one: the catalogue sees to it
     return coupon_id if rule.key == "coupon" else _pack_of(row, coupon_id)
+
+
+def _purchase(row: Row, order_id: str | None) -> str | None:
+    order = row.orders.get(order_id or "")
+    return order_id if order is None else purchase_of(order)
 
 
 def _pack_of(row: Row, coupon_id: str) -> str:
@@ -67,7 +76,10 @@ def end_names(row: Row, rule: Rule, end: End, happening: Happening) -> Iterable[
     if end.any_key or (rule.key in ("product_type", "category") and happening.thing is None):
         return [name for name in row.runs if name.startswith(prefix)]
     key = thing_key(row, rule, happening)
-    return () if key is None else (prefix + key,)
+    if key is None:
+        return ()
+    whole = _purchase(row, key) if rule.key == "order" and happening.kind in OF_A_WHOLE else None
+    return (prefix + key,) if whole in (key, None) else (prefix + key, f"{prefix}{whole}")
 
 
 def has_line(groups: Mapping[str, Group], key: str) -> bool:

@@ -8,7 +8,7 @@ from operator import itemgetter
 from msgspec.structs import replace
 
 from app.core import release
-from app.core.guardrails import Candidate, Verdict, arbitration
+from app.core.guardrails import Candidate, Verdict, arbitration, reentry
 from app.core.moment import Moment
 from app.core.row import NAMELESS_CHECKOUT, NEVER, Row, Run, run_key
 from app.core.rules import Rule
@@ -163,7 +163,7 @@ def _swap(row: Row, rule: Rule, before: Run, after: Run, moment: Moment) -> Row:
 def _put(row: Row, rule: Rule, after: Run, runs: Iterable[Run], moment: Moment) -> Row:
     name = run_key(rule.name, after.key)
     row = put(row, name, runs, moment)
-    over = after.step >= len(rule.steps) and rule.key == "order" and rule.reentry == "every_key"
+    over = after.step >= len(rule.steps) and rule.key == "order" and rule.reentry in reentry.EVERY
     if over and len(rule.enter) > 1 and after.key != NAMELESS_CHECKOUT:  # a checkout may become an order: the same one
         return entered(row, name, after.entered_at)
     return row

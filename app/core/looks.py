@@ -43,6 +43,17 @@ def _summed(view: View) -> tuple[int, int, int]:
     return view.summed if view.looks else (view.last_at, view.visits, view.dwell)
 
 
+def settles(view: View, floor: int) -> bool:
+    """Whether, with one more, looks that were kept one by one will only be counted."""
+    return bool(view.looks) and (view.looks[0][0] < floor or len(view.looks) >= MAX_LOOKS)
+
+
+def first(view: View) -> int:
+    """The earliest look that can be told apart from those before it."""
+    summed = view.summed[0] if view.looks else view.last_at
+    return summed if summed >= 0 else view.looks[0][0]
+
+
 def _with(summed: tuple[int, int, int], look: Look) -> tuple[int, int, int]:
     """(latest look, visits, longest look) with one more look, which may also be older than the latest."""
     last_at, visits, dwell = summed

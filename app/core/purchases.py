@@ -43,25 +43,6 @@ def _purchases(orders: dict[str, Order]) -> Purchases:
     return Purchases(tuple(map(_paid_at, counted)), len({purchase_of(order) for order in counted}), paid)
 
 
-def bought(row: Row, interest: str) -> list[tuple[int, bool]]:
-    """(instant, whether it still counts) of purchases of a category, product type or product, the earliest first."""
-    return _bought(row.orders).get(interest, [])
-
-
-@of_the_latest
-def _bought(orders: dict[str, Order]) -> dict[str, list[tuple[int, bool]]]:
-    found: dict[str, dict[int, bool]] = {}
-    for order in orders.values():
-        for line in order.lines if order.paid_at is not None else ():
-            if line.kind == "gift":
-                continue
-            counts = is_paid(order)
-            for name in {line.category, line.product_type, line.product_id}:
-                instants = found.setdefault(name, {})
-                instants[order.paid_at or 0] = counts or instants.get(order.paid_at or 0, False)
-    return {name: sorted(instants.items()) for name, instants in found.items()}
-
-
 def paid_since(row: Row, at: int) -> list[Order]:
     """Orders that were paid at this instant or later, whether they still count or not."""
     paid = purchases(row).paid
@@ -74,6 +55,19 @@ def paid_since(row: Row, at: int) -> list[Order]:
 def first_order(row: Row) -> Order | None:
     """The first purchase that is kept and counts."""
     return next((order for order in purchases(row).paid if is_paid(order)), None)
+
+
+def bought_since(row: Row, interest: str, at: int) -> list[tuple[int, bool]]:
+    """(instant, whether it still counts) of purchases of a category, product type or product from an instant on, the
+    earliest first."""
+    return [
+        (order.paid_at or 0, is_paid(order))
+        for order in paid_since(row, at)
+        if any(
+            interest in (line.category, line.product_type, line.product_id) and line.kind != "gift"
+            for line in order.lines
+        )
+    ]
 
 
 def is_paid(order: Order) -> bool:

@@ -15,7 +15,7 @@ from app.core import calendar, looks
 from app.core.latest import of_the_latest
 from app.core.policy import Policy
 from app.core.purchases import (
-    bought,
+    bought_since,
     buying_since,
     is_paid,
     is_split,
@@ -111,7 +111,8 @@ def best_view(scope: Scope) -> View | None:
     longest look, then the latest, as of now. What was looked at before, and looks before it was bought, are past."""
     key, since, now = scope.run.key, scope.run.entered_at, scope.now
     of_late = [v for v in scope.row.views.values() if v.last_at >= since and category_of(v) == key]
-    last = max([at for at, counts in bought(scope.row, key) if counts and at <= now], default=-1) if of_late else -1
+    since_first = bought_since(scope.row, key, min(map(looks.first, of_late), default=NEVER))
+    last = max([at for at, counts in since_first if counts and at <= now], default=-1)
     seen = [v for view in of_late if (v := looks.as_of(view, now, last)) is not None and v.last_at >= since]
     return max(seen, key=lambda v: (v.visits, v.dwell, v.last_at, v.product_id), default=None)
 

@@ -13,8 +13,20 @@ from msgspec.structs import replace
 from app.core import looks
 from app.core.happenings import Facts, Happening, lines_of
 from app.core.policy import CHANNELS, FAMILIES
-from app.core.purchases import bought
-from app.core.row import MAX_CARTS, MAX_CONSENTS, MAX_SENT, MAX_VIEWS, NAMELESS_CHECKOUT, Cart, Consent, Row, Sent, View
+from app.core.purchases import bought_since
+from app.core.row import (
+    MAX_CARTS,
+    MAX_CONSENTS,
+    MAX_SENT,
+    MAX_VIEWS,
+    NAMELESS_CHECKOUT,
+    NEVER,
+    Cart,
+    Consent,
+    Row,
+    Sent,
+    View,
+)
 from app.core.scope import category_of
 from schemas import events as ev
 from schemas.instant import DAY
@@ -41,7 +53,8 @@ def viewed(row: Row, event: ev.ProductViewed, floor: int) -> Facts:
         title=_better(newest, event.title, before.title),
         image_url=_better(newest, event.image_url, before.image_url),
     )
-    view = looks.added(view, look, floor, [at for at, _ in bought(row, category_of(view))])
+    since = looks.first(view) if looks.settles(view, floor) else NEVER
+    view = looks.added(view, look, floor, [at for at, _ in bought_since(row, category_of(view), since)])
     views = {**row.views, event.product_id: view}
     if len(views) > MAX_VIEWS:
         del views[min(views.values(), key=_by_age).product_id]

@@ -191,7 +191,8 @@ def index(
     for rule in (*present.values(), *kept.values()):
         for end in rule.ends:
             ended.setdefault(end.on, []).append((rule, end))
-        for kind in rule.holds or ():
+        # A pack may wait, or be due at another instant, because one of it is revoked and others are left.
+        for kind in dict.fromkeys((*(rule.holds or ()), *(("CouponRevoked",) if rule.key == "pack" else ()))):
             held.setdefault(kind, []).append(rule)
         for kind in rule.retime_on:
             retimed.setdefault(kind, []).append(rule)

@@ -63,13 +63,15 @@ def usable(coupon: Coupon) -> bool:
 
 
 def coupon_of(scope: Scope) -> Coupon:
-    """The coupon a run is about: its own, or of a pack the usable one that expires first."""
+    """The coupon a run is about: its own, or of a pack the usable one that expires first, and is not locked if it can
+    be helped."""
     coupons = scope.row.coupons
     if scope.run.kind == "coupon":
         return coupons.get(scope.run.key, NO_COUPON)
     pack = [c for c in coupons.values() if (c.pack_id or c.coupon_id) == scope.run.key]
-    open_ones = [c for c in pack if usable(c)] or pack
-    return min(open_ones, key=lambda c: (c.expires_at, c.coupon_id), default=NO_COUPON)
+    open_ones = [c for c in pack if usable(c)]
+    best = [c for c in open_ones if c.locked_at is None] or open_ones or pack
+    return min(best, key=lambda c: (c.expires_at, c.coupon_id), default=NO_COUPON)
 
 
 def order_of(scope: Scope) -> Order:

@@ -26,7 +26,6 @@ from tests.core.shop import (
     redeemed,
     refunded,
     returned,
-    revoked,
     rule_text,
     terms,
     whatever_arrives_first,
@@ -506,16 +505,27 @@ def test_a_return_that_comes_late_starts_no_timer_in_the_past() -> None:
     assert desk.timers == [("coupon_unused", "c-1", 1, at("03-20"))]
 
 
-def test_a_pack_waits_while_one_of_its_coupons_is_locked() -> None:
-    coupons = [issued(f"c-{n}", "03-01", pack_id="p-1") for n in (1, 2)]
-    locks = locked("c-1", "03-02"), locked("c-2", "03-03")
-    assert sends(COUPON, *coupons, *locks, returned("c-1", "03-04"), until="03-10") == []
-    assert sends(COUPON, *coupons, locks[0], returned("c-1", "03-04"), until="03-10") == [("p-1", 1, "03-08 12:00")]
-
-
 def test_a_redemption_that_is_taken_back_gives_the_reminder_back() -> None:
     events = issued("c-1", "03-01"), redeemed("c-1", "03-02"), returned("c-1", "03-03")
     assert sends(COUPON, *events, until="03-10") == [("c-1", 1, "03-08 12:00")]
+
+
+@pytest.mark.parametrize(("back", "steps"), [("03-03", [1, 2]), ("03-16", [2]), ("03-18", [])])
+def test_a_rule_of_single_coupons_goes_on_when_a_use_of_one_is_taken_back(back: str, steps: list[int]) -> None:
+    rules = catalogue(
+        rule_text(
+            enter="{on: CouponIssued, key: coupon}",
+            ends="[{on: CouponRedeemed}]",
+            holds="{from: CouponLocked, until: CouponReturned}",
+            steps="[{at: coupon.expires_at - 5d}, {at: coupon.expires_at - 3d}]",
+            reentry="every_key",
+        )
+    )
+    desk = Desk(rules).say(issued("c-1", "03-01", expires_at="03-20"), redeemed("c-1", "03-02")).wait(back)
+    desk.say(returned("c-1", back), locked("c-1", back), returned("c-1", at(back) + 1))
+    assert [t.step for t in desk.wait("12-31").triggers] == steps
+    used = Desk(rules).say(issued("c-1", "03-01", expires_at="03-20"), redeemed("c-1", "03-04"), returned("c-1", back))
+    assert [t.step for t in used.wait("12-31").triggers] == ([] if back == "03-03" else [1, 2])
 
 
 def test_another_coupon_of_the_pack_coming_back_does_not_undo_a_redemption() -> None:
@@ -625,11 +635,10 @@ def test_a_coupon_that_an_order_gave_counts_and_goes_with_its_order() -> None:
     assert len(sends(COUPON, order, paid("o-2", "03-03", coupons_used=("c-1",)), refunded("o-2", "03-04"))) == 2
 
 
-def test_a_pack_is_reminded_of_once_and_ends_with_the_first_of_its_coupons() -> None:
+def test_a_pack_is_reminded_of_once_and_ends_with_the_first_that_is_used() -> None:
     coupons = [issued(f"c-{n}", "03-01", pack_id="p-1", expires_at=f"05-0{n}") for n in (1, 2, 3)]
     assert [key for key, *_ in sends(COUPON, *coupons)] == ["p-1", "p-1"]
     assert sends(COUPON, *coupons, redeemed("c-2", "03-02")) == []
-    assert sends(COUPON, *coupons, revoked("c-2", "03-02")) == []
 
 
 def test_when_a_pack_is_spoken_of_depends_on_all_that_are_in_it_unless_that_is_past() -> None:

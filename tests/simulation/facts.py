@@ -304,12 +304,17 @@ def _coupon_unused(seen: Sequence[Event], orders: dict[str, Order]) -> Iterator[
     coupons = coupons_of(seen, orders)
     for key in sorted({coupon.key for coupon in coupons}):
         pack = sorted((c for c in coupons if c.key == key), key=lambda c: (c.issued_at, c.entry))
-        first = min(pack, key=lambda c: (c.expires, c.coupon_id))
+        left = [c for c in pack if c.redeemed_at is None and c.revoked_at is None]
+        first = min([c for c in left if c.locked_at is None] or left or pack, key=lambda c: (c.expires, c.coupon_id))
         half = 7 * DAY if first.expires == NEVER else min(7 * DAY, (first.expires - first.valid_from) // 2)
-        ends = tuple({at for c in pack for at in (c.redeemed_at, c.revoked_at) if at is not None})
+        ends = {c.redeemed_at for c in pack if c.redeemed_at is not None}
+        revoked = [c.revoked_at for c in pack if c.revoked_at is not None]
+        if revoked and not left:
+            ends.add(max(revoked))
         undone = pack[0].issuer is not None and orders[pack[0].issuer].undone
-        locked = min((c.locked_at for c in pack if c.locked_at is not None), default=None)
+        locks = [c.locked_at for c in left if c.locked_at is not None]
+        locked = max(locks + revoked) if locks and len(locks) == len(left) else None
         yield (
             ("coupon_unused", key, key),
-            RunNow("coupon_unused", pack[0].entry, first.valid_from + half, ends, undone, first.expires, locked),
+            RunNow("coupon_unused", pack[0].entry, first.valid_from + half, tuple(ends), undone, first.expires, locked),
         )

@@ -135,12 +135,13 @@ class Person:
             self._appear(name, run, max(floor, self.sends_from))
         elif pending.timer is None and not run.locked:
             pending.due = pending.timer = max(pending.due, event["at"], floor)
+            pending.by_rule = run.due
         elif pending.waits and not run.locked:
             pending.waits, pending.timer = False, max(event["at"], floor)
         elif pending.step or run.due == pending.by_rule:
             return
         elif run.rule == "coupon_unused" and run.due >= floor and not pending.sequence:
-            pending.by_rule = pending.due = pending.timer = run.due  # another coupon has joined the pack
+            pending.by_rule = pending.due = pending.timer = run.due  # others of the pack can be used now
         elif run.rule == "replenishment":
             pending.by_rule = pending.due = run.due
             pending.timer = max(run.due, floor)

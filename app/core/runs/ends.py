@@ -12,7 +12,7 @@ from app.core.moment import Moment
 from app.core.row import NEVER, Mark, Row, Run
 from app.core.rules import End, Rule
 from app.core.runs.keeping import fill_in, put, worth_keeping
-from app.core.runs.marks import applies, concerns, counted, mark_of, seen_ends
+from app.core.runs.marks import applies, concerns, counted, last_revoked, mark_of, seen_ends
 from app.core.runs.things import end_names
 from app.core.runs.timing import due_of, revive
 from schemas.events import Event, UserMerged
@@ -47,8 +47,10 @@ def _after(row: Row, rule: Rule, end: End, run: Run, said: Mark, happening: Happ
     """The run after this end, if it is one of it."""
     if moment.catalogue.rule_of(run) is not rule or not concerns(said, rule, end, run):
         return run
-    mark = counted(said, end, run)
-    if mark in run.ends or (end.when is not None and not applies(row, end, run, said.at, moment)):
+    mark, of_one = counted(said, end, run), run.kind == "pack" and end.on == "CouponRevoked"
+    if of_one:
+        mark = last_revoked(row, run.key) or mark  # others may have been revoked later, and heard of before
+    if mark in run.ends or ((of_one or end.when is not None) and not applies(row, end, run, said.at, moment)):
         return run
     return ended(row, rule, run, mark, happening, moment)
 
@@ -74,7 +76,7 @@ def ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, mome
         if run.step < len(rule.steps):
             moment.tally("runs", "ended", rule.name)
     if run.fired and (wrong := tuple([fired for fired in run.fired if mark.at <= fired.at])):
-        tells = "had happened" if mark.at == happening.at else "tells of what was"
+        tells = "had happened" if mark.at >= happening.at else "tells of what was"
         why = f"{happening.kind} {tells} before it went out, and was only heard of afterwards."
         release.retract(row, rule, replace(run, fired=wrong), why, happening, moment)
         run = replace(run, fired=tuple([fired for fired in run.fired if mark.at > fired.at]))

@@ -22,6 +22,7 @@ from app.core.runs.marks import is_after, seen_ends
 from app.core.runs.things import entry_keys, is_locked
 from app.core.runs.timers import fire_at_once
 from app.core.runs.timing import due_of, schedule
+from app.core.runs.waiting import regarded
 from app.core.scope import AFTERMATH, NO_COUPON, Scope, taken_back
 from schemas import events as ev
 
@@ -139,7 +140,7 @@ def _draft(
 
 def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) -> Row:
     """A coupon joins a pack that has a run: what had happened to it counts for the pack, the earliest one is the entry,
-    and when the message is due depends on all that are in it."""
+    and what becomes of the run depends on all that are in it."""
     for mark in (coupon.redeemed, coupon.revoked):
         for end in rule.ends:
             if mark is not None and mark.kind == end.on:
@@ -147,9 +148,7 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
                 row = end_runs(row, rule, end, run_key(rule.name, draft.key), past, moment)
     after = []
     for run in row.runs.get(run_key(rule.name, draft.key), ()):
-        run = replace(run, held=rule.holds is not None and is_locked(row, run))
-        untouched = not run.step and not run.sequence
-        if untouched and is_after(_entry_mark(run), draft):
+        if not run.step and not run.sequence and is_after(_entry_mark(run), draft):
             run = replace(
                 run,
                 event_id=draft.event_id,
@@ -157,11 +156,9 @@ def _joined(row: Row, rule: Rule, draft: Run, coupon: Coupon, moment: Moment) ->
                 order_id=draft.order_id,
                 evidence=draft.evidence,
             )
-        if untouched and not run.ends:
-            due = due_of(row, rule, run, 0, run.entered_at, moment)
-            if due >= max(moment.floor, moment.sends_from.get(rule.name, 0)):
-                run = replace(run, due_at=due, timer_at=due)
-        after.append(run)
+        own = moment.catalogue.rule_of(run)
+        assert own is not None  # `adapt` has let such runs exit
+        after.append(regarded(row, own, run, max(draft.entered_at, moment.floor), moment))
     return put(row, run_key(rule.name, draft.key), after, moment)
 
 

@@ -13,7 +13,7 @@ from app.core.purchases import is_paid, paid_since, parts_of
 from app.core.row import Mark, Row, Run
 from app.core.rules import End, Rule
 from app.core.runs.keeping import MAX_ENDS
-from app.core.runs.things import coupons_of, has_line
+from app.core.runs.things import coupons_of, has_line, usable_of
 from app.core.scope import NO_ORDER, Scope, category_of, taken_back
 
 _OF_A_THING = frozenset({"coupon", "pack", "order"})
@@ -49,9 +49,8 @@ def seen_ends(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Mark, ...
     """The ends of this run that have been seen already, whatever arrived first."""
     if rule.key in ("coupon", "pack"):
         kinds = _kinds_of_ends(row, rule, run, moment)
-        found = [
-            m for c in coupons_of(row, run.key) for m in (c.redeemed, c.revoked) if m is not None and m.kind in kinds
-        ]
+        found = [c.redeemed for c in coupons_of(row, run.key) if c.redeemed is not None and c.redeemed.kind in kinds]
+        found += [mark for mark in (last_revoked(row, run.key),) if mark is not None and mark.kind in kinds]
     elif rule.key == "order":
         kinds = _kinds_of_ends(row, rule, run, moment)
         order = row.orders.get(run.order_id or "", NO_ORDER)
@@ -84,8 +83,17 @@ def _ends_by_others(row: Row, rule: Rule, run: Run, moment: Moment) -> list[Mark
     return found
 
 
+def last_revoked(row: Row, key: str) -> Mark | None:
+    """Of the revoked coupons of a pack (or the one coupon) the last: with it the pack is over, if nothing is left."""
+    revoked = [coupon.revoked for coupon in coupons_of(row, key) if coupon.revoked is not None]
+    return max(revoked, key=_order_of_marks, default=None)
+
+
 def applies(row: Row, end: End, run: Run, at: int, moment: Moment) -> bool:
-    """The end's condition at the instant of its event, however late that is heard of."""
+    """The end's condition at the instant of its event, however late that is heard of. Whoever uses one coupon of a pack
+    has used the pack; a coupon that is revoked ends it only when none is left that could be used."""
+    if run.kind == "pack" and end.on == "CouponRevoked" and usable_of(row, run.key):
+        return False
     return end.when is None or end.when(Scope(row, run, moment.catalogue.policy, at))
 
 

@@ -93,14 +93,23 @@ def coupons_of(row: Row, key: str) -> list[Coupon]:
     return [coupon for coupon in row.coupons.values() if key in (coupon.coupon_id, coupon.pack_id)]
 
 
+def usable_of(row: Row, key: str) -> list[Coupon]:
+    """Those of them that nothing has ended."""
+    return [coupon for coupon in coupons_of(row, key) if usable(coupon)]
+
+
 def is_locked(row: Row, run: Run, otherwise: bool = False) -> bool:
-    """Whether the thing cannot be used now: the coupon, or one of the pack, is locked, by whatever has been seen."""
+    """Whether the thing cannot be used now: the coupon, or all that are left of the pack, are locked, by whatever has
+    been seen."""
     if run.kind not in ("coupon", "pack"):
         return otherwise
-    return any(coupon.locked_at is not None and usable(coupon) for coupon in coupons_of(row, run.key))
+    left = usable_of(row, run.key)
+    return bool(left) and all(coupon.locked_at is not None for coupon in left)
 
 
 def locked_since(row: Row, run: Run) -> int:
-    """From when on the thing could not be used; only what came due after that has been waiting."""
-    locked = [c.locked_at for c in coupons_of(row, run.key) if c.locked_at is not None and usable(c)]
-    return min(locked, default=NEVER)
+    """From when on the thing could not be used: the last of a pack was locked, or revoked beside those that are. Only
+    what came due after that has been waiting."""
+    locked = [c.locked_at for c in usable_of(row, run.key) if c.locked_at is not None]
+    revoked = [c.revoked.at for c in coupons_of(row, run.key) if c.revoked is not None]
+    return max(*locked, *revoked, 0) if locked else NEVER

@@ -1,4 +1,7 @@
-"""Runs wait while their thing cannot be used, and go on when it can; what came due meanwhile is due then."""
+"""Runs wait while their thing cannot be used, and go on when it can; what came due meanwhile is due then.
+
+A pack waits only while all that is left of it is locked; which of its coupons can be used says when it is due.
+"""
 
 from __future__ import annotations
 
@@ -11,20 +14,24 @@ from app.core.rules import Rule
 from app.core.runs.keeping import put
 from app.core.runs.marks import seen_ends
 from app.core.runs.things import is_locked, thing_key
-from app.core.runs.timing import revive, worth_until
+from app.core.runs.timing import due_of, revive, worth_until
+
+_OF_COUPONS = frozenset({"CouponRedeemed", "CouponRevoked"})
 
 
 def hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
-    assert rule.holds is not None
     key = thing_key(row, rule, happening)
     runs = row.runs.get(run_key(rule.name, key)) if key is not None else None
     if not runs or key is None:
         return row
-    waits = happening.kind == rule.holds[0]
+    waits = rule.holds is not None and happening.kind == rule.holds[0]
     after = []
     for run in runs:
         if moment.catalogue.rule_of(run) is not rule:
             after.append(run)
+            continue
+        if rule.key == "pack":
+            after.append(regarded(row, rule, run, max(happening.at, moment.floor), moment))
             continue
         held = is_locked(row, run, waits)
         free = run.held and not held
@@ -36,6 +43,25 @@ def hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
             run = freed(rule, run, max(happening.at, moment.floor))
         after.append(run)
     return put(row, run_key(rule.name, key), after, moment)
+
+
+def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
+    """The run of a pack by what its coupons are now: ended or not, waiting or not, and its first step due by those that
+    can be used, unless something has come of it or that is past."""
+    held = rule.holds is not None and is_locked(row, run)
+    free, run = run.held and not held, replace(run, held=held)
+    if run.ends:
+        others = tuple(mark for mark in run.ends if mark.kind not in _OF_COUPONS)
+        ends = others + seen_ends(row, rule, run, moment)
+        return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
+    if free and (run.sequence or run.timer_at == NEVER):
+        return freed(rule, run, at)
+    if run.step or run.sequence:
+        return run
+    due = due_of(row, rule, run, 0, run.entered_at, moment)
+    if due < max(moment.floor, moment.sends_from.get(rule.name, 0)):
+        return run
+    return replace(run, due_at=due, timer_at=due)
 
 
 def freed(rule: Rule, run: Run, at: int) -> Run:

@@ -42,7 +42,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
         if happening.kind == OrderPaid.TYPE and happening.at < (row.last_seen_at or 0):
             row = runs.heard_late(row, happening, moment)
         row = runs.on_happening(row, happening, moment)
-        row = stages.on_happening(row, happening, moment)
+        row = stages.on_happening(row, before, happening, moment)
     return runs.swept(row, moment) if len(row.runs) > known else row
 
 

@@ -52,6 +52,11 @@ class Variable(NamedTuple):
 #: Silence below these is never a sign, microseconds (product.md).
 AT_RISK_MIN = 30 * DAY
 CHURNED_MIN = 60 * DAY
+#: How long a silence is one, by the gap between purchases that is usual; microseconds.
+SILENCES: dict[str, Callable[[int], int]] = {
+    "at_risk": lambda gap: max(AT_RISK_MIN, gap * 3 // 2),
+    "churned": lambda gap: max(CHURNED_MIN, gap * 3),
+}
 
 NO_COUPON = Coupon("")
 NO_ORDER = Order("")
@@ -240,15 +245,15 @@ USER: dict[str, Variable] = {
     "user.anniversary": _of_user("instant", "09:00 of the next anniversary", _anniversary),
     "user.stage": _of_user("string", "life stage", lambda s: s.row.stage),
     "silence.at_risk": _of_user(
-        "duration", "silence beyond the user's rhythm", lambda s: max(AT_RISK_MIN, _usual_gap(s) * 3 // 2)
+        "duration", "silence beyond the user's rhythm", lambda s: SILENCES["at_risk"](_usual_gap(s))
     ),
     "silence.churned": _of_user(
-        "duration", "silence after which a customer counts as gone", lambda s: max(CHURNED_MIN, _usual_gap(s) * 3)
+        "duration", "silence after which a customer counts as gone", lambda s: SILENCES["churned"](_usual_gap(s))
     ),
     "silence.churned_before": _of_user(
         "duration",
         "as silence.churned, by the rhythm of the purchases before the entry",
-        lambda s: max(CHURNED_MIN, _usual_gap(s, buying_since(s.row, s.run.entered_at)) * 3),
+        lambda s: SILENCES["churned"](_usual_gap(s, buying_since(s.row, s.run.entered_at))),
     ),
     "policy.magic_number": _of_user("int", "orders after which a next one is likely", lambda s: s.policy.magic_number),
     "event.days_later": _of_user(

@@ -157,13 +157,14 @@ class Catalogue(NamedTuple):
         return way == "hold" or (way is None and self.policy.paused)
 
     def unsettled_by(self, after: Catalogue) -> tuple[str, ...]:
-        """The rules whose runs must not wait until they are touched when `after` takes over: they exit, or their
-        timers move, as those of what waited for the end of a pause do. Names in order."""
+        """The rules whose runs must not wait until they are touched when `after` takes over: they exit or go on under
+        another version, whatever comes later, or their timers move, as those of what waited for the end of a pause do.
+        Names in order."""
         gone = {name for name, _ in self.earlier}.union(self.rules).difference(after.rules)
         moved = {
             name
             for name, rule in after.rules.items()
-            if rule.on_change in ("restart", "exit") and name in self.rules and self.rules[name].version != rule.version
+            if rule.on_change != "finish" and name in self.rules and self.rules[name].version != rule.version
         }
         woken = {name for name in self.rules if name in after.rules and self.waits(name) and not after.waits(name)}
         return tuple(sorted(gone | moved | woken))

@@ -1,5 +1,5 @@
 """One catalogue is in effect at each instant of merged time. When another takes over, its predecessor's timers have
-fired, and runs that it ends or begins anew are looked after before anything else happens.
+fired, and runs that it ends, takes over or begins anew are looked after before anything else happens.
 """
 
 from __future__ import annotations
@@ -91,8 +91,8 @@ class ChangeOver(Timers):
 
     def _change_over(self, until: int) -> None:
         """Takes up the catalogue that is in effect from this instant on; of several that are due, one instant after the
-        other, so that what each says of runs in flight is done. Runs that exit or begin anew are looked after before
-        anything else happens (`_settle`), the others when they are touched. Raises RulesNotLoaded."""
+        other, so that what each says of runs in flight is done. Runs that exit, follow or begin anew are looked after
+        before anything else happens (`_settle`), the others when they are touched. Raises RulesNotLoaded."""
         number = max(n for n, (at, _) in self._offers.items() if at <= until)
         _, after = self._offers[number]
         if isinstance(after, str):

@@ -8,7 +8,7 @@ import pytest
 
 from app.core import engine, row
 from app.core.row import Row, decode, encode
-from app.core.rules import Catalogue, index
+from app.core.rules import Catalogue, Rule, index
 from schemas import events as ev
 from tests.core.shard import Shard, named
 from tests.core.shop import DAY, HOUR, Desk, at, catalogue, event, issued, paid, rule_text
@@ -262,7 +262,7 @@ def test_runs_that_exit_or_begin_anew_are_looked_after_in_bounded_batches_before
     ]
 
 
-def test_only_rules_that_are_gone_or_whose_runs_exit_or_begin_anew_unsettle_anybody() -> None:
+def test_only_rules_that_are_gone_or_whose_runs_do_not_finish_as_they_began_unsettle_anybody() -> None:
     rules = {"gone": {}, "kept": {}, "exits": {}, "anew": {}, "follows": {}, "finished": {}}
     old = catalogue(*[rule_text(rule=name) for name in rules])
     new = catalogue(
@@ -273,10 +273,94 @@ def test_only_rules_that_are_gone_or_whose_runs_exit_or_begin_anew_unsettle_anyb
         rule_text(rule="finished", version="2"),
         rule_text(rule="added", on_change="exit"),
     )
-    assert old.unsettled_by(after(new, old)) == ("anew", "exits", "gone")
+    assert old.unsettled_by(after(new, old)) == ("anew", "exits", "follows", "gone")
     assert after(new, old).unsettled_by(catalogue(rule_text(rule="kept"))) == (
         "added", "anew", "exits", "finished", "follows",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("limit", [1, 5_000])
+@pytest.mark.parametrize("touched", [False, True])
+@pytest.mark.parametrize(
+    ("second", "third", "expected"),
+    [
+        ({"on_change": "follow"}, {}, [(2, "two", "03-11")]),
+        (
+            {"on_change": "follow", "steps": "[{after: 10d}, {after: 5d}]"},
+            {},
+            [(2, "two", "03-11"), (2, "two", "03-16")],
+        ),
+        ({}, {"on_change": "follow"}, [(3, "three", "03-11")]),
+        ({"on_change": "restart", "steps": "[{after: 12d}]"}, {}, [(2, "two", "03-13")]),
+        ({}, {}, [(1, "one", "03-11")]),
+    ],
+)
+def test_what_becomes_of_a_run_in_flight_depends_on_the_versions_and_on_no_event_between(
+    second: dict[str, str], third: dict[str, str], expected: list[tuple[int, str, str]], touched: bool, limit: int
+) -> None:
+    texts: list[dict[str, str]] = [{"reason": '"one"'}, {"reason": '"two"', **second}, {"reason": '"three"', **third}]
+    rules = [
+        version(n, **{"steps": "[{after: 10d}]", "start": "{since: 2026-01-01}", **text})
+        for n, text in enumerate(texts, 1)
+    ]
+    pinned: dict[tuple[str, int], Rule] = {}
+    shard = shard_of(rules[0])
+    for number, (since, of) in enumerate(zip((0, at("03-03"), at("03-05")), rules, strict=True), 1):
+        shard.processor.offer(number, since, index(of.rules, of.policy, dict(pinned)))
+        pinned |= {(rule.name, rule.version): rule for rule in of.rules.values()}
+    shard.run(order("03-01", "a"), limit=limit).clock("03-04").run(limit=limit)
+    if touched:
+        shard.run(named(event(ev.UserLoggedIn, "03-04 12:00"), "in"), limit=limit)
+    shard.clock("03-20").run(limit=limit)
+    assert shard.sent(lambda t: (t["rule_version"], t["reason"], t["decided_at"][5:10])) == expected
+
+
+GREETING = "[{at_once: true}, {after: 1d}]"
+
+
+def restarted(old: str, new: str, changed: str, shop: str | None = None, **words: Any) -> list[tuple[int, int, str]]:
+    """What is sent about an order of noon on 1 March whose rule begins anew at some later instant."""
+    before = version(1, old, shop, start="{since: 2026-01-01}", **words)
+    anew = after(version(2, new, shop, start="{since: 2026-01-01}", on_change="restart", **words), before)
+    shard = shard_of(before)
+    shard.processor.offer(1, 0, before)
+    shard.processor.offer(2, at(changed), anew)
+    shard.run(order("03-01", "a")).clock("03-20").run()
+    assert len({*shard.sent(lambda t: t["trigger_id"])}) == len(shard.sent(lambda t: t["trigger_id"]))
+    return shard.sent(lambda t: (t["rule_version"], t["step"], t["decided_at"][5:16].replace("T", " ")))
+
+
+def test_what_was_said_at_the_entry_is_not_said_again_when_the_run_begins_anew() -> None:
+    said = (1, 1, "03-01 12:00")
+    assert restarted(GREETING, "[{at_once: true}, {after: 2d}]", "03-01 18:00") == [said, (2, 2, "03-03 12:00")]
+    assert restarted(GREETING, "[{at_once: true}]", "03-01 18:00") == [said]
+    assert restarted(GREETING, "[{after: 2d}]", "03-01 18:00") == [said, (2, 1, "03-03 12:00")]
+    assert restarted("[{after: 1h}, {after: 1d}]", GREETING, "03-01 18:00") == [
+        (1, 1, "03-01 13:00"), (2, 2, "03-02 12:00"),
+    ]  # fmt: skip
+
+
+def test_a_run_that_is_over_does_not_begin_anew_and_one_of_more_steps_than_the_new_version_is_not_lost() -> None:
+    long = "{action: contact, channels: [push], priority: 10, expires_after: 9d}"
+    assert restarted("[{after: 1d}]", "[{after: 5d}, {after: 1d}]", "03-03", send=long) == [(1, 1, "03-02 12:00")]
+    assert restarted("[{after: 1d}, {after: 5d}]", "[{after: 4d}]", "03-03") == [
+        (1, 1, "03-02 12:00"), (2, 1, "03-05 12:00"),
+    ]  # fmt: skip
+    of = {"enter": "{on: CouponIssued, key: coupon}", "holds": "{from: CouponLocked, until: CouponReturned}"}
+    old = version(1, "[{after: 3d}]", **of)
+    desk = Desk(old).say(issued("c-1", "03-01"), event(ev.CouponLocked, "03-02", coupon_id="c-1")).wait("03-10")
+    desk.catalogue = after(version(2, "[{after: 12d}, {after: 1d}]", on_change="restart", **of), old)
+    desk.row = engine.adapt(desk.row, desk._moment(desk.now, desk.floor))
+    desk.wait("03-15").say(event(ev.CouponReturned, "03-15", coupon_id="c-1"))
+    assert fired(desk) == [(2, 1, "03-15"), (2, 2, "03-16")]
+
+
+def test_what_was_to_be_said_at_the_entry_and_was_not_is_said_after_the_change_while_it_is_fresh() -> None:
+    later = (2, 2, "03-02 12:00")
+    assert restarted("[{after: 10d}]", GREETING, "03-01 18:00") == [(2, 1, "03-01 18:00"), later]
+    assert restarted("[{after: 10d}]", GREETING, "03-05") == []
+    night = 'quiet_hours: {from: "11:00", until: "20:00", jitter: 0s}\n'
+    assert restarted(GREETING, GREETING, "03-01 18:00", night) == [(2, 1, "03-01 20:00"), (2, 2, "03-02 20:00")]
 
 
 def test_a_pause_is_of_the_rule_whatever_version_a_run_is_under() -> None:

@@ -9,6 +9,7 @@ from app.core import release
 from app.core.guardrails import eligibility
 from app.core.moment import Moment
 from app.core.row import NEVER, Row, Run
+from app.core.rules import Rule
 from app.core.runs.timing import schedule
 
 
@@ -25,6 +26,10 @@ def adapt(row: Row, moment: Moment) -> Row:
 
 def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
     rule = moment.catalogue.rule_of(run)
+    if rule is not None and rule.version != run.version and rule.on_change == "restart" and _in_flight(run):
+        if run.sequence:
+            release.abandon(row, run, release.TAKEN_OUT, moment)
+        return _anew(row, rule, run, moment)
     if rule is None or (run.timer_at < NEVER and run.step >= len(rule.steps)):
         if run.sequence:
             release.abandon(row, run, release.TAKEN_OUT, moment)
@@ -34,14 +39,21 @@ def _adapted(row: Row, run: Run, moment: Moment) -> Run | None:
             return None
         # Its next step is there no more, but what is out may still have to be taken back.
         return replace(run, version=rule.version, timer_at=NEVER, sequence=0, competing=False)
-    if rule.version == run.version:
-        return run
-    if rule.on_change == "restart" and not run.ends and run.step < len(rule.steps):
-        if run.sequence:
-            release.abandon(row, run, release.TAKEN_OUT, moment)
-        anew = replace(run, version=rule.version, ordinal=run.ordinal + 1, step=0, sequence=0, competing=False)
+    return run if rule.version == run.version else replace(run, version=rule.version)
+
+
+def _in_flight(run: Run) -> bool:
+    """Whether a step is still to come, by the version that the run was under."""
+    return not run.ends and (run.timer_at < NEVER or run.held)
+
+
+def _anew(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    """The run from its first step on. What is said in the moment of the entry is not said again when that is over: the
+    other steps count from it as they would have."""
+    anew = replace(run, version=rule.version, ordinal=run.ordinal + 1, step=0, sequence=0, competing=False)
+    if not run.step or not rule.steps[0].at_once:
         return schedule(row, rule, anew, anew.entered_at, moment)
-    return replace(run, version=rule.version)
+    return schedule(row, rule, replace(anew, step=1), anew.entered_at, moment)
 
 
 def woken(row: Row, moment: Moment) -> Row:

@@ -31,7 +31,7 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
             run, index = replace(run, ordinal=run.ordinal + 1), 0
         due = due_of(row, rule, run, index, due, moment)
         if rule.steps[index].at_once and _still_fresh(rule, due, moment):
-            return replace(run, step=index, due_at=due, timer_at=due, sequence=0)
+            return replace(run, step=index, due_at=due, timer_at=max(due, moment.floor), sequence=0)
         waits = run.held and moment.sends_from.get(rule.name, 0) <= due and locked_since(row, run) <= due
         if due >= floor or waits:
             return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)

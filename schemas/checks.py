@@ -83,6 +83,10 @@ def _check_coupon(coupon: events.IssuedCoupon | events.CouponIssued, prefix: str
     return _out_of_order(starts, ends, f"{prefix}expires_at", f"{prefix}valid_from")
 
 
+def _check_lock(event: events.CouponLocked) -> RejectedMessage | None:
+    return _out_of_order(event.occurred_at, event.until, "until", "occurred_at")
+
+
 def _check_deposit(event: events.DepositPaid) -> RejectedMessage | None:
     if not is_currency(event.currency):
         return expected("currency")
@@ -91,6 +95,10 @@ def _check_deposit(event: events.DepositPaid) -> RejectedMessage | None:
 
 def _check_refund(event: events.OrderRefunded) -> RejectedMessage | None:
     return _check_money("amount", event.amount, event.currency)
+
+
+def _check_refund_of_an_order(event: events.OrderRefunded) -> RejectedMessage | None:
+    return _check_money("", None, event.currency)
 
 
 def _check_cart(event: events.CartUpdated) -> RejectedMessage | None:
@@ -158,7 +166,11 @@ CHECKS: Final[dict[type[events.Event], Check]] = {
     events.CartUpdated: _check_cart,
     events.CheckoutStarted: _check_checkout,
     events.CouponIssued: _check_coupon,
+    events.CouponLocked: _check_lock,
     events.CustomerBaseline: _check_baseline,
     events.ProfileUpdated: _check_profile,
     events.UserMerged: _check_merge,
 }
+
+TRACK_CHECKS: Final[dict[type[events.Event], Check]] = {**CHECKS, events.OrderRefunded: _check_refund_of_an_order}
+"""The same for track calls, whose refunds need not say which currency they are in: it is their order's."""

@@ -14,7 +14,7 @@ import orjson
 from msgspec import Struct, ValidationError, convert
 
 from schemas import segment
-from schemas.checks import CHECKS, MAX_USER_ID_BYTES, Check, expected, is_user_id
+from schemas.checks import CHECKS, MAX_USER_ID_BYTES, TRACK_CHECKS, Check, expected, is_user_id
 from schemas.envelope import (
     ce_source,
     encode_decision,
@@ -75,6 +75,7 @@ class _Kind(NamedTuple):
 
 
 _KINDS: Final = {name: _Kind(event, CHECKS.get(event)) for name, event in EVENT_TYPES.items()}
+_TRACK_KINDS: Final = {name: _Kind(event, TRACK_CHECKS.get(event)) for name, event in EVENT_TYPES.items()}
 _KINDS_OF_TOPIC: Final = {
     topic: {name: kind for name, kind in _KINDS.items() if topic == kind.type.TOPIC} for topic in INPUT_TOPICS
 }
@@ -199,7 +200,9 @@ def _decode_track(key: bytes | None, raw: dict[str, Any], timestamp_ms: int, opt
     message = segment.translate(raw)
     if not isinstance(message, dict):
         return message
-    result = _decode_event(_KINDS[message["type"]], key, message, timestamp_ms, options)
+    result = _decode_event(_TRACK_KINDS[message["type"]], key, message, timestamp_ms, options)
+    if isinstance(result, Event):
+        return segment.bounded(result, raw["event"])
     return segment.where_it_came_from(result, raw["event"]) if isinstance(result, RejectedMessage) else result
 
 

@@ -271,6 +271,7 @@ class CouponLocked(CouponEvent, frozen=True, kw_only=True, gc=False):
     TYPE: ClassVar[str] = "CouponLocked"
 
     order_id: Id | None = None
+    until: Instant | None = None
 
 
 class CouponReturned(CouponEvent, frozen=True, kw_only=True, gc=False):

@@ -11,8 +11,10 @@ from importlib.resources import files
 from typing import Any, Final, NamedTuple
 
 import yaml
+from msgspec.structs import replace
 
-from schemas.events import EVENT_TYPES
+from schemas.events import EVENT_TYPES, Event
+from schemas.instant import HOUR
 from schemas.rejects import Ignored, RejectedMessage
 
 TRACK: Final = "track"
@@ -31,6 +33,10 @@ class _Field(NamedTuple):
 class _Mapping(NamedTuple):
     type: str
     needs: str | None
+    currency: str | None
+    """What its money is in when it names none; None = in whatever its order is."""
+    lapses_after: int | None
+    """Microseconds from the event on: `until` then it holds, for no event says that it is over."""
     fields: tuple[_Field, ...]
 
 
@@ -56,9 +62,15 @@ def translate(raw: dict[str, Any]) -> dict[str, Any] | Ignored | RejectedMessage
     if raw.get("channel") in _CHANNELS:
         message["channel"] = raw["channel"]
     _read(mapping.fields, properties, message)
-    if message.get("currency") is None and not _HAS_MONEY.isdisjoint(message):
-        message["currency"] = _DEFAULT_CURRENCY
+    if mapping.currency is not None and message.get("currency") is None and not _HAS_MONEY.isdisjoint(message):
+        message["currency"] = mapping.currency
     return message
+
+
+def bounded(event: Event, name: str) -> Event:
+    """The event of a track call of this name; what no later call ends has an end of its own."""
+    lapses_after = _EVENTS[name].lapses_after
+    return event if lapses_after is None else replace(event, until=event.occurred_at + lapses_after)
 
 
 def where_it_came_from(refusal: RejectedMessage, event: str) -> RejectedMessage:
@@ -149,6 +161,7 @@ _READERS: Final[dict[str, Callable[[object], object]]] = {
 }
 _DEFAULTS: Final[dict[str, object]] = {"quantity": 1, "lines": []}
 _HAS_MONEY: Final = frozenset({"total", "amount"})
+_NO_FIELDS: Final = frozenset({"type", "needs", "without currency", "lapses after hours"})
 
 
 def _fields(names: dict[str, Any]) -> tuple[_Field, ...]:
@@ -161,11 +174,13 @@ def _fields(names: dict[str, Any]) -> tuple[_Field, ...]:
 
 
 def _mapping(event: dict[str, Any]) -> _Mapping:
-    names = {name: where for name, where in event.items() if name not in ("type", "needs")}
+    names = {name: where for name, where in event.items() if name not in _NO_FIELDS}
     unknown = set(names) - set(EVENT_TYPES[event["type"]].__struct_fields__)
     if unknown:
         raise ValueError(f"segment.yaml: {event['type']} has no field {', '.join(sorted(unknown))}")
-    return _Mapping(event["type"], event.get("needs"), _fields(names))
+    currency = None if "without currency" in event else _DEFAULT_CURRENCY
+    lapses_after = event["lapses after hours"] * HOUR if "lapses after hours" in event else None
+    return _Mapping(event["type"], event.get("needs"), currency, lapses_after, _fields(names))
 
 
 _DATA: Final[dict[str, Any]] = yaml.safe_load(files("schemas").joinpath("segment.yaml").read_text(encoding="utf-8"))

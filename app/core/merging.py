@@ -22,6 +22,7 @@ from app.core.row import (
     MAX_ORDERS,
     MAX_REFUNDS,
     MAX_VIEWS,
+    NEVER,
     Baseline,
     Cart,
     Consent,
@@ -196,6 +197,8 @@ def _one_order(mine: Order, theirs: Order) -> Order:
     """An order of which both accounts were told: the paid one is the better word, and refunds of either count."""
     base = max(mine, theirs, key=lambda order: (order.paid_at or 0, order.placed_at or 0))
     more = theirs if base is mine else mine
+    currency = base.currency or more.currency
+    base, more = (facts.in_its_currency(replace(order, currency=currency)) for order in (base, more))
     words = {
         word[0]: word for word in sorted((*base.case_words, *more.case_words), key=lambda word: (word[1], not word[2]))
     }
@@ -203,7 +206,8 @@ def _one_order(mine: Order, theirs: Order) -> Order:
     order = replace(
         _filled(base, more),
         refunds=tuple(dict.fromkeys((*base.refunds, *more.refunds)))[-MAX_REFUNDS:],
-        refunded_minor=_refunded_by_either(base, more),
+        refunded_minor=_refunded_by_either(base, more, base.refunded_minor, more.refunded_minor),
+        refunded_unnamed=_refunded_by_either(base, more, base.refunded_unnamed, more.refunded_unnamed),
         cases=tuple(name for name in dict.fromkeys((*base.cases, *more.cases)) if name not in closed)[-MAX_CASES:],
         case_words=tuple(words.values())[-MAX_CASES:],
         cancelled_at=_latest(base.cancelled_at, more.cancelled_at),
@@ -211,12 +215,12 @@ def _one_order(mine: Order, theirs: Order) -> Order:
     return facts.with_returns(order)
 
 
-def _refunded_by_either(one: Order, other: Order) -> int:
+def _refunded_by_either(one: Order, other: Order, sum_of_one: int, sum_of_other: int) -> int:
     """Refunds of which both were told (they have ids in common) count once; where each was told of some that the other
     was not, at least the larger sum."""
     if set(one.refunds) & set(other.refunds):
-        return max(one.refunded_minor, other.refunded_minor)
-    return min(one.refunded_minor + other.refunded_minor, MAX_MINOR)
+        return max(sum_of_one, sum_of_other)
+    return min(sum_of_one + sum_of_other, MAX_MINOR)
 
 
 def _with_coupons(new: Row, row: Row, other: Row) -> Row:
@@ -244,8 +248,9 @@ def _one_coupon(mine: Coupon, theirs: Coupon) -> Coupon:
         _filled(base, more),
         locked_at=held.locked_at,
         locked_by=held.locked_by,
+        locked_until=held.locked_until,
         returned_at=returned,
         redeemed=max(uses, key=lambda mark: mark.at, default=None),
     )
     freed = coupon.locked_at is not None and returned is not None and coupon.locked_at <= returned
-    return replace(coupon, locked_at=None, locked_by=None) if freed else coupon
+    return replace(coupon, locked_at=None, locked_by=None, locked_until=NEVER) if freed else coupon

@@ -166,6 +166,8 @@ class Order(msgspec.Struct, frozen=True, array_like=True):
     deposit_at: int | None = None
     case_words: tuple[tuple[str, int, bool], ...] = ()
     """(case, instant, open) of the latest word about each after-sale case, which may come before an earlier one."""
+    refunded_unnamed: int = 0
+    """What refunds that name no currency came to while the order's was not known, in ten-thousandths."""
 
 
 class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
@@ -191,6 +193,8 @@ class Coupon(msgspec.Struct, frozen=True, array_like=True, gc=False):
     locked_by: str | None = None
     """The order that it waits for, if the lock names one."""
     returned_at: int | None = None
+    locked_until: int = NEVER
+    """When the lock lapses by itself."""
 
 
 class Consent(msgspec.Struct, frozen=True, array_like=True, gc=False):

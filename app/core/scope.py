@@ -75,7 +75,7 @@ def coupon_of(scope: Scope) -> Coupon:
         return coupons.get(scope.run.key, NO_COUPON)
     pack = [c for c in coupons.values() if (c.pack_id or c.coupon_id) == scope.run.key]
     open_ones = [c for c in pack if usable(c)]
-    best = [c for c in open_ones if c.locked_at is None] or open_ones or pack
+    best = [c for c in open_ones if locked_until(c) <= scope.now] or open_ones or pack
     return min(best, key=lambda c: (c.expires_at, c.coupon_id), default=NO_COUPON)
 
 
@@ -100,10 +100,15 @@ def is_open(row: Row, order: Order) -> bool:
     return begun and order.paid_at is None and order.cancelled_at is None and not is_split(row, order.order_id)
 
 
+def locked_until(coupon: Coupon) -> int:
+    """From when on a coupon can be used, by its lock alone; NEVER while only a word can end that."""
+    return coupon.locked_until if coupon.locked_at is not None else -1
+
+
 def coupon_in_hand(row: Row, now: int) -> Coupon | None:
     """A coupon that the user could use now: the one that expires first."""
     usable_now = [
-        c for c in row.coupons.values() if usable(c) and c.locked_at is None and c.valid_from <= now < c.expires_at
+        c for c in row.coupons.values() if usable(c) and c.valid_from <= now < c.expires_at and locked_until(c) <= now
     ]
     return min(usable_now, key=lambda c: (c.expires_at, c.coupon_id), default=None)
 

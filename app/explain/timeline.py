@@ -238,8 +238,10 @@ def to_come(runs: Sequence[Run], zone: tzinfo) -> list[str]:
     lines = []
     for run in runs:
         what = f"{run.rule}, step {run.step + 1}{thing(run.kind, run.key)}"
-        if run.held:
+        if run.held and run.timer_at == NEVER:
             lines.append(f"{what}: waits, for what it is about cannot be used now")
+        elif run.held:
+            lines.append(f"{what}: what it is about was held; will be looked at {local(run.timer_at, zone)}")
         elif run.timer_at != run.due_at:
             lines.append(f"{what}: was due {local(run.due_at, zone)}, will be asked again {local(run.timer_at, zone)}")
         else:

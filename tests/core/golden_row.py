@@ -138,9 +138,11 @@ ROW_2 = replace(
             ROW.orders["o-1"],
             deposit_at=1_772_790_000_000_000,
             case_words=(("k-1", 1_772_790_000_000_001, True),),
+            refunded_unnamed=1_000_000,
             lines=(replace(ROW.orders["o-1"].lines[0], category="baby"),),
         )
     },
+    coupons={"c-2": replace(ROW.coupons["c-2"], locked_until=1_772_750_000_000_000)},
     runs={
         key: tuple(replace(run, competing=True, slot=1_772_740_000_000_000) for run in runs)
         for key, runs in ROW.runs.items()

@@ -11,7 +11,7 @@ import pytest
 
 from app.core import facts, ids, purchases, row
 from app.core.facts import Facts, Refused, summaries
-from app.core.row import Row, Sent
+from app.core.row import MAX_MINOR, Row, Sent
 from app.core.scope import usable
 from schemas import events as ev
 from tests.core.shop import (
@@ -163,6 +163,23 @@ def test_a_part_of_the_sum_changes_neither_the_purchase_nor_the_goods() -> None:
     order = agreed(paid("o-1", "03-01", line()), refunded("o-1", "03-02", "99.99")).orders["o-1"]
     assert purchases.is_paid(order)
     assert facts.groups_of(order)["milk_powder"].units == 1
+
+
+@pytest.mark.parametrize(
+    ("currency", "whole", "part"), [("CNY", "100.00", "99.99"), ("JPY", "100", "99"), ("KWD", "1.005", "1.004")]
+)
+def test_a_refund_that_names_no_currency_is_in_the_orders_whichever_is_heard_of_first(
+    currency: str, whole: str, part: str
+) -> None:
+    bought = paid("o-1", "03-01", line(), total=whole, currency=currency)
+    for amount, undone in ((whole, True), (part, False)):
+        order = agreed(bought, refunded("o-1", "03-02", amount, currency=None)).orders["o-1"]
+        assert (order.refunded_whole, order.refunded_unnamed) == (undone, 0)
+        assert (order.refunded_minor == order.total_minor) == undone
+    cents = agreed(bought, *(refunded("o-1", "03-02", part, currency=None) for _ in range(2))).orders["o-1"]
+    assert cents.refunded_whole
+    early = refunded("o-1", "03-02", "999999999999999", currency=None)
+    assert agreed(early).orders["o-1"].refunded_unnamed == MAX_MINOR
 
 
 def test_every_piece_back_is_a_refund_of_the_order_whatever_the_sum() -> None:

@@ -739,3 +739,23 @@ def test_a_message_of_a_newer_version_is_refused_with_a_sentence() -> None:
 def test_an_order_is_what_both_say_whoever_says_it() -> None:
     one, other = Order("o-1", paid_at=5, lines=()), Order("o-1", cancelled_at=9)
     assert added(Row("u-1", orders={"o-1": one}), Row("u-2", orders={"o-1": other})).orders["o-1"].cancelled_at == 9
+
+
+def test_a_refund_that_names_no_currency_is_in_that_of_the_order_whichever_account_was_told_of_it() -> None:
+    bought = paid("o-1", "03-01", total="100", currency="JPY")
+    for amounts, undone in (((100,), True), ((99,), False), ((60, 40), True)):
+        back = [refunded("o-1", "03-02", str(n), currency=None, user_id="u-2") for n in amounts]
+        one, other = known(bought, user="u-1"), known(*back)
+        for row in (added(one, other), added(other, one)):
+            order = row.orders["o-1"]
+            assert (order.refunded_minor, order.refunded_unnamed, order.refunded_whole) == (sum(amounts), 0, undone)
+    early = refunded("o-1", "03-02", "60", currency=None, refund_id="r-1")
+    one, other = known(early, user="u-1"), known(refunded("o-1", "03-03", "40", currency=None, refund_id="r-2"))
+    assert added(one, other).orders["o-1"].refunded_unnamed == 1_000_000
+    assert added(one, known(early)).orders["o-1"].refunded_unnamed == 600_000
+
+
+def test_a_lock_lapses_when_it_does_whichever_account_was_told_of_it() -> None:
+    given, held = issued("c-1", "03-01"), locked("c-1", "03-02", until=at("03-03"))
+    for one, other in ((known(given, user="u-1"), known(held)), (known(held, user="u-1"), known(given))):
+        assert added(one, other).coupons["c-1"].locked_until == at("03-03")

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import pytest
 
 from app.core import row, runs
 from app.core.row import MAX_COUPONS, NEVER, run_key
+from app.core.scope import coupon_in_hand
 from schemas import events as ev
+from schemas.instant import parse_instant
 from tests.core.shop import (
     DAY,
     HOUR,
+    SECOND,
     SHOP,
     Desk,
     at,
@@ -592,6 +597,92 @@ def test_a_candidate_that_waits_in_a_lock_until_its_coupon_expires_gets_its_reco
     desk = Desk(night).say(issued("c-1", "03-01 22:00", expires_at="03-20")).wait("03-08 22:30")
     desk.say(locked("c-1", "03-08 22:30")).wait("03-25").say(returned("c-1", "03-25")).wait("12-31")
     assert [(d.outcome, d.final) for d in desk.decisions] == [("deferred", False), ("expired", True)]
+
+
+@pytest.mark.parametrize(
+    ("until", "due"),
+    [
+        (at("03-08") - 1, "03-08 12:00"),  # it has lapsed before the step is due
+        (at("03-08"), "03-08 12:00"),
+        (at("03-08") + SECOND, "03-08 12:00"),
+        (at("03-10"), "03-10 12:00"),
+    ],
+)
+def test_a_lock_that_lapses_holds_until_then_and_what_came_due_meanwhile_is_due_then(until: int, due: str) -> None:
+    given = issued("c-1", "03-01", expires_at="05-01"), locked("c-1", "03-03", order_id="o-9", until=until)
+    for order in permutations(given):
+        desk = Desk().say(*order).wait("03-25")
+        assert [when for _, _, when in desk.sent] == [due, f"03-{int(due[3:5]) + 10} 12:00"]
+        assert parse_instant(desk.triggers[0].due_at) == max(until, at("03-08"))
+        assert desk.wait("12-31").timers == []
+
+
+def test_a_word_ends_a_lock_before_it_lapses_and_a_later_lock_holds_on() -> None:
+    given = [issued("c-1", "03-01", expires_at="05-01"), locked("c-1", "03-03", until=at("03-20"))]
+    desk = Desk().say(*given).wait("03-10").say(returned("c-1", "03-10"))
+    assert desk.wait("03-11").sent == [("coupon_unused", 1, "03-10 12:00")]
+    late = Desk().say(*given).wait("03-20").say(returned("c-1", "03-20 13:00"))
+    assert late.wait("03-21").sent == [("coupon_unused", 1, "03-20 12:00")]
+    again = Desk().say(*given).wait("03-10").say(locked("c-1", "03-10")).wait("04-20")
+    assert again.sent == []
+    assert again.say(returned("c-1", "04-20")).wait("04-21").sent == [("coupon_unused", 1, "04-20 12:00")]
+
+
+def test_what_waits_comes_back_when_the_lock_that_holds_it_by_now_lapses() -> None:
+    given = issued("c-1", "03-01", expires_at="05-01"), locked("c-1", "03-03")
+    desk = Desk().say(*given).wait("03-10").say(locked("c-1", "03-10", until=at("03-12")))
+    assert [when for _, step, when in desk.wait("03-20").sent if step == 1] == ["03-12 12:00"]
+    past = Desk().say(*given).wait("03-10").say(locked("c-1", "03-04", until=at("03-05")))
+    assert [when for _, step, when in past.wait("03-12").sent if step == 1] == ["03-10 12:00"]
+
+
+def test_a_pack_comes_back_when_the_first_of_its_coupons_can_be_used_and_names_that_one() -> None:
+    pack = [issued(name, "03-01", expires_at=end, pack_id="p") for name, end in (("c-1", "04-20"), ("c-2", "05-01"))]
+    locks = locked("c-1", "03-03"), locked("c-2", "03-03", until=at("03-12"))
+    for order in permutations([*pack, *locks]):
+        desk = Desk().say(*order).wait("03-16")
+        assert [(when, t.coupons) for (_, _, when), t in zip(desk.sent, desk.triggers, strict=True)] == [
+            ("03-12 12:00", ("c-2",))
+        ]
+    first, *later = locks
+    desk = Desk().say(*pack, locked("c-2", "03-03"), first).wait("03-10").say(*later).wait("03-16")
+    assert [when for _, _, when in desk.sent] == ["03-12 12:00"]
+    early = Desk().say(*pack, *locks).wait("03-10").say(returned("c-1", "03-10"))
+    assert [(when, t.coupons) for (_, _, when), t in zip(early.wait("03-11").sent, early.triggers, strict=True)] == [
+        ("03-10 12:00", ("c-1",))
+    ]
+
+
+def test_a_return_that_is_heard_of_after_the_lock_has_lapsed_but_before_its_timer_postpones_nothing() -> None:
+    desk = (
+        Desk().say(issued("c-1", "03-01", expires_at="05-01"), locked("c-1", "03-03", until=at("03-10"))).wait("03-09")
+    )
+    desk.say(returned("c-1", "03-10 15:00")).wait("03-11")
+    assert desk.sent == [("coupon_unused", 1, "03-10 12:00")]
+
+
+@pytest.mark.parametrize(
+    ("heard", "sent"), [("03-09", ["03-10 12:00"]), ("03-10 12:00", ["03-10 12:00"]), ("03-11", [])]
+)
+def test_what_came_due_in_a_lock_before_all_was_heard_of_is_due_when_it_lapses_unless_that_is_past(
+    heard: str, sent: list[str]
+) -> None:
+    desk = Desk().wait(heard).say(locked("c-1", "03-03", until=at("03-10")), issued("c-1", "03-01", expires_at="05-01"))
+    assert [when for _, step, when in desk.wait("03-12").sent if step == 1] == sent
+
+
+def test_a_candidate_locked_in_the_night_for_a_time_is_asked_while_it_is_worth_sending() -> None:
+    night = catalogue("coupon_unused", shop='quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n')
+    given = issued("c-1", "03-01 22:00", expires_at="05-01")
+    for until, sent in (("03-09 08:00", ["03-09 09:00"]), ("03-09 12:00", ["03-10 10:00"]), ("03-12", [])):
+        desk = Desk(night).say(given).wait("03-08 22:30").say(locked("c-1", "03-08 22:30", until=at(until)))
+        assert [when for _, step, when in desk.wait("03-17").sent if step == 1] == sent, until
+
+
+def test_a_coupon_whose_lock_has_lapsed_is_in_hand() -> None:
+    row = Desk().say(issued("c-1", "03-01", expires_at="05-01"), locked("c-1", "03-03", until=at("03-04"))).row
+    held = [coupon_in_hand(row, at("03-04") + tick) for tick in (-1, 0, 1)]
+    assert [coupon is not None for coupon in held] == [False, True, True]
 
 
 def test_a_rule_of_a_user_may_wait_too() -> None:

@@ -27,7 +27,7 @@ from schemas.events import (
     ProductViewed,
     SearchPerformed,
 )
-from schemas.instant import parse_instant
+from schemas.instant import HOUR, parse_instant
 from tests.schemas.samples import SCHEMAS, read
 
 # The frame that Segment's servers put around what a page or an app tracked.
@@ -221,7 +221,9 @@ def test_an_applied_coupon_is_held_by_its_order_until_it_is_removed() -> None:
         "coupon_name": "Spring",
         "discount": 23.32,
     }
-    assert track("Coupon Applied", properties) == CouponLocked(**BASE, coupon_id="spring5", order_id="o-77")
+    applied = track("Coupon Applied", properties)
+    until = BASE["occurred_at"] + 24 * HOUR  # a checkout that is left says no more
+    assert applied == CouponLocked(**BASE, coupon_id="spring5", order_id="o-77", until=until)
     assert track("Coupon Removed", properties) == CouponReturned(**BASE, coupon_id="spring5", order_id="o-77")
 
 
@@ -305,6 +307,16 @@ def test_money_without_a_currency_is_in_us_dollars_as_segment_says() -> None:
     assert order.currency == "USD"
 
 
+def test_a_refund_that_names_no_currency_is_in_its_orders_and_one_that_does_is_as_it_says() -> None:
+    refund = {"order_id": "o-77", "total": 30}
+    assert track("Order Refunded", refund) == OrderRefunded(**BASE, order_id="o-77", amount=Decimal(30))
+    named = track("Order Refunded", {**refund, "currency": "eur"})
+    assert named == OrderRefunded(**BASE, order_id="o-77", amount=Decimal(30), currency="EUR")
+    wrong = track("Order Refunded", {**refund, "currency": "euro"})
+    assert isinstance(wrong, RejectedMessage)
+    assert (wrong.code, wrong.field) == ("bad_value", "properties.currency")
+
+
 def test_a_currency_in_small_letters_is_understood() -> None:
     order = track("Order Completed", {**ORDER, "currency": "cny"})
     assert isinstance(order, OrderPaid)
@@ -384,7 +396,7 @@ def test_the_key_must_be_the_user_here_too() -> None:
 def test_every_event_of_the_mapping_names_fields_that_its_type_has() -> None:
     data = yaml.safe_load((SCHEMAS / "segment.yaml").read_text(encoding="utf-8"))
     for name, event in data["events"].items():
-        fields = set(event) - {"type", "needs"}
+        fields = set(event) - {"type", "needs", "without currency", "lapses after hours"}
         assert fields <= set(EVENT_TYPES[event["type"]].__struct_fields__), name
 
 

@@ -16,7 +16,7 @@ from app.core import visits
 from app.core.facts import coupons, orders, profile
 from app.core.facts.coupons import freed_by, least_coupon, let_coupon_go
 from app.core.facts.groups import groups_of, left_of
-from app.core.facts.orders import with_returns
+from app.core.facts.orders import in_its_currency, with_returns
 from app.core.facts.profile import birthday_named
 from app.core.facts.summaries import (
     MAX_FORGOTTEN,
@@ -80,6 +80,7 @@ __all__ = [
     "counted",
     "freed_by",
     "groups_of",
+    "in_its_currency",
     "is_forgotten",
     "least_coupon",
     "least_order",

@@ -112,7 +112,7 @@ def freed_by(row: Row, coupon: Coupon, order: Order) -> Coupon | None:
     if not used and coupon.locked_by != order.order_id:
         return None
     if coupon.locked_by in (None, order.order_id):  # a lock that names no order was this one's
-        coupon = replace(coupon, locked_at=None, locked_by=None)
+        coupon = replace(coupon, locked_at=None, locked_by=None, locked_until=NEVER)
     return replace(coupon, redeemed=_use_by_an_order(row, coupon)) if used else coupon
 
 
@@ -152,11 +152,13 @@ def _coupon_changed(row: Row, event: ev.CouponRevoked | ev.CouponLocked | ev.Cou
         if taken_back(row.orders.get(event.order_id or "", NO_ORDER)):
             return Facts(row)
         if coupon.locked_at is None or coupon.locked_at <= at:
-            coupon = replace(coupon, locked_at=at, locked_by=event.order_id)
+            until = NEVER if event.until is None else event.until
+            coupon = replace(coupon, locked_at=at, locked_by=event.order_id, locked_until=until)
     else:
         redeemed = coupon.redeemed if coupon.redeemed is not None and coupon.redeemed.at > at else None
-        locked = coupon.locked_at if coupon.locked_at is not None and coupon.locked_at > at else None
-        coupon = replace(coupon, redeemed=redeemed, locked_at=locked, returned_at=max(at, coupon.returned_at or at))
+        if coupon.locked_at is not None and coupon.locked_at <= at:
+            coupon = replace(coupon, locked_at=None, locked_until=NEVER)
+        coupon = replace(coupon, redeemed=redeemed, returned_at=max(at, coupon.returned_at or at))
     return Facts(_with_coupon(row, coupon), (happening_of(event),))
 
 

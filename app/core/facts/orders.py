@@ -6,6 +6,7 @@ Each word counts once, by the order's own id and state. A refund may come before
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from msgspec.structs import replace
@@ -18,6 +19,9 @@ from app.core.purchases import is_paid
 from app.core.row import MAX_CASES, MAX_MINOR, MAX_REFUNDS, Mark, Order, OrderLine, Row
 from app.core.scope import taken_back
 from schemas import events as ev
+
+#: No currency's smallest unit is smaller (ISO 4217).
+_UNNAMED = 10_000
 
 
 def take_back(lines: tuple[OrderLine, ...], product_id: str, pieces: int, goods: bool) -> tuple[OrderLine, ...]:
@@ -47,8 +51,17 @@ def _fill(order: Order, event: ev.OrderPlaced | ev.OrderPaid) -> Order:
     return with_returns(order)
 
 
+def in_its_currency(order: Order) -> Order:
+    """The order with its money of refunds that name no currency: they are in the order's, once that is known."""
+    if not order.refunded_unnamed or not order.currency:
+        return order
+    amount = minor(Decimal(order.refunded_unnamed) / _UNNAMED, order.currency)
+    return replace(order, refunded_minor=min(order.refunded_minor + amount, MAX_MINOR), refunded_unnamed=0)
+
+
 def with_returns(order: Order) -> Order:
     """The order with what was said to have come back of it before it was known; that waits for what was paid."""
+    order = in_its_currency(order)
     if order.paid_at is None:
         return order
     lines = order.lines
@@ -130,8 +143,7 @@ def _refunded(row: Row, event: ev.OrderRefunded) -> Facts | Refused:
     if event.refund_id is not None:
         after = replace(after, refunds=(*after.refunds, event.refund_id)[-MAX_REFUNDS:])
     if event.amount is not None:
-        amount = minor(event.amount, event.currency or order.currency)
-        after = replace(after, refunded_minor=min(after.refunded_minor + amount, MAX_MINOR))
+        after = _paid_back(after, event.amount, event.currency or order.currency)
     if not event.lines and event.amount is None:
         after = replace(after, refunded_whole=True, returned_whole=order.returned_whole or event.goods_returned)
     elif not event.lines and event.goods_returned:
@@ -143,6 +155,13 @@ def _refunded(row: Row, event: ev.OrderRefunded) -> Facts | Refused:
         else:
             after = replace(after, lines=take_back(after.lines, line.product_id, line.quantity, event.goods_returned))
     return _reverse(row, order, settle(after), event)
+
+
+def _paid_back(order: Order, amount: Decimal, currency: str) -> Order:
+    if not currency:
+        unnamed = order.refunded_unnamed + int(amount * _UNNAMED)
+        return replace(order, refunded_unnamed=min(unnamed, MAX_MINOR))
+    return replace(order, refunded_minor=min(order.refunded_minor + minor(amount, currency), MAX_MINOR))
 
 
 def _reverse(row: Row, before: Order, after: Order, event: ev.Event) -> Facts:

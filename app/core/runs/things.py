@@ -10,7 +10,7 @@ from app.core.happenings import Group, Happening
 from app.core.purchases import purchase_of
 from app.core.row import NEVER, Coupon, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
-from app.core.scope import category_of, usable
+from app.core.scope import category_of, locked_until, usable
 
 #: What happens to a part of an order that the shop split happens to the whole, too. A part that goes back does not.
 OF_A_WHOLE = ("OrderPlaced", "OrderPaid")
@@ -99,12 +99,19 @@ def usable_of(row: Row, key: str) -> list[Coupon]:
 
 
 def is_locked(row: Row, run: Run, otherwise: bool = False) -> bool:
-    """Whether the thing cannot be used now: the coupon, or all that are left of the pack, are locked, by whatever has
-    been seen."""
+    """Whether the thing is locked (the coupon, or all that are left of the pack) by whatever has been seen; the passing
+    of time is not asked here: `held_until` says how long the lock holds."""
     if run.kind not in ("coupon", "pack"):
         return otherwise
     left = usable_of(row, run.key)
     return bool(left) and all(coupon.locked_at is not None for coupon in left)
+
+
+def held_until(row: Row, run: Run) -> int:
+    """From when on the thing can be used again by the passing of time; NEVER when only a word can say so."""
+    if run.kind not in ("coupon", "pack"):
+        return NEVER
+    return min([locked_until(coupon) for coupon in usable_of(row, run.key)], default=NEVER)
 
 
 def locked_since(row: Row, run: Run) -> int:

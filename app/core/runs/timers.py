@@ -13,6 +13,7 @@ from app.core.moment import Moment
 from app.core.row import NAMELESS_CHECKOUT, NEVER, Row, Run, run_key
 from app.core.rules import Rule
 from app.core.runs.keeping import entered, put, swept_among
+from app.core.runs.things import held_until
 from app.core.runs.timing import schedule, worth_until
 from app.core.scope import Scope, coupon_of
 
@@ -109,6 +110,8 @@ def _fire(row: Row, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
     comes back has come through, and meets the others of its window."""
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
+    if (free := _free(row, run, moment)) is not run:
+        row, run = _swap(row, rule, run, free, moment), free
     row, after, contender = _asked(row, rule, run, moment)
     return (row, contender) if contender is not None else (_swap(row, rule, run, after, moment), None)
 
@@ -116,8 +119,15 @@ def _fire(row: Row, run: Run, moment: Moment) -> tuple[Row, Candidate | None]:
 def fire_at_once(row: Row, rule: Rule, run: Run, beside: Sequence[Run], moment: Moment) -> Row:
     """The row with a run that it did not have yet, beside others of its key. Its first step is due as it is entered,
     and competes with nothing."""
-    row, after, _ = _asked(row, rule, run, moment)
+    row, after, _ = _asked(row, rule, _free(row, run, moment), moment)
     return _put(row, rule, after, (*beside, after), moment)
+
+
+def _free(row: Row, run: Run, moment: Moment) -> Run:
+    """The run without a lock that has lapsed, though nobody said so: what waited for that is due then."""
+    if not run.held or moment.now < held_until(row, run):
+        return run
+    return replace(run, held=False, due_at=run.due_at if run.sequence else max(run.due_at, run.timer_at))
 
 
 def _asked(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Candidate | None]:
@@ -133,10 +143,10 @@ def _asked(row: Row, rule: Rule, run: Run, moment: Moment) -> tuple[Row, Run, Ca
 
 
 def _waiting(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
-    """What it is about cannot be used now: the timer comes back with its event. A candidate whose record is open waits
-    for it no longer than it is worth sending: then it gets the final one."""
+    """What it is about cannot be used now: the timer comes back with its event, or when the lock lapses. A candidate
+    whose record is open waits for it no longer than it is worth sending: then it gets the final one."""
     if not run.sequence:
-        return replace(run, timer_at=NEVER)
+        return replace(run, timer_at=held_until(row, run))
     stale_at = worth_until(rule, run)
     if moment.now < stale_at:
         return replace(run, timer_at=stale_at, competing=False, slot=0)

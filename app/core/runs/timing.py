@@ -15,7 +15,7 @@ from app.core.moment import Moment
 from app.core.row import NEVER, Row, Run
 from app.core.rules import Rule
 from app.core.runs.keeping import put
-from app.core.runs.things import line_data, locked_since
+from app.core.runs.things import held_until, line_data, locked_since
 from app.core.scope import Scope
 
 
@@ -33,8 +33,9 @@ def schedule(row: Row, rule: Rule, run: Run, previous_due: int, moment: Moment) 
         if rule.steps[index].at_once and _still_fresh(rule, due, moment):
             return replace(run, step=index, due_at=due, timer_at=max(due, moment.floor), sequence=0)
         waits = run.held and moment.sends_from.get(rule.name, 0) <= due and locked_since(row, run) <= due
-        if due >= floor or waits:
-            return replace(run, step=index, due_at=due, timer_at=due if due >= floor else NEVER, sequence=0)
+        look_at = held_until(row, run) if waits and due < floor else due
+        if look_at >= floor:
+            return replace(run, step=index, due_at=due, timer_at=look_at, sequence=0)
         if not run.ends:
             early = due < moment.sends_from.get(rule.name, 0)
             moment.tally("steps", "before_start" if early else "passed", rule.name)

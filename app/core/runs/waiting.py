@@ -13,7 +13,7 @@ from app.core.row import NEVER, Row, Run, run_key
 from app.core.rules import Rule
 from app.core.runs.keeping import put
 from app.core.runs.marks import seen_ends
-from app.core.runs.things import is_locked, thing_key
+from app.core.runs.things import held_until, is_locked, thing_key
 from app.core.runs.timing import due_of, revive, worth_until
 
 _OF_COUPONS = frozenset({"CouponRedeemed", "CouponRevoked"})
@@ -41,7 +41,7 @@ def hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
             run = replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
         elif free:
             run = freed(rule, run, max(happening.at, moment.floor))
-        after.append(run)
+        after.append(_watched(row, rule, run, moment))
     return put(row, run_key(rule.name, key), after, moment)
 
 
@@ -54,13 +54,13 @@ def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
         others = tuple(mark for mark in run.ends if mark.kind not in _OF_COUPONS)
         ends = others + seen_ends(row, rule, run, moment)
         return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
-    if free and (run.sequence or run.timer_at == NEVER):
+    if free and (run.sequence or _waits(rule, run)):
         return freed(rule, run, at)
     if run.step or run.sequence:
-        return run
+        return _watched(row, rule, run, moment)
     due = due_of(row, rule, run, 0, run.entered_at, moment)
     if due < max(moment.floor, moment.sends_from.get(rule.name, 0)):
-        return run
+        return _watched(row, rule, run, moment)
     return replace(run, due_at=due, timer_at=due)
 
 
@@ -68,7 +68,20 @@ def freed(rule: Rule, run: Run, at: int) -> Run:
     """What came due while it waited is due now; a candidate whose record is open is asked again now."""
     if run.sequence and run.timer_at == worth_until(rule, run):
         return replace(run, timer_at=at)
-    if run.timer_at < NEVER or run.step >= len(rule.steps):
+    if not _waits(rule, run):
         return run
-    due = max(run.due_at, at)
+    due = min(max(run.due_at, at), run.timer_at)  # the lock may have lapsed before the word came
     return replace(run, due_at=due, timer_at=due)
+
+
+def _waits(rule: Rule, run: Run) -> bool:
+    """Whether a step came due while its thing could not be used, and has no record."""
+    late = run.timer_at == NEVER or (not run.sequence and run.timer_at > run.due_at)
+    return late and run.step < len(rule.steps)
+
+
+def _watched(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    """A run that waits comes back when its lock lapses, whichever that is by now."""
+    if not run.held or run.ends or not _waits(rule, run):
+        return run
+    return replace(run, timer_at=max(held_until(row, run), moment.floor))

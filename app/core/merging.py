@@ -133,13 +133,10 @@ def _entries(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
 def _consents(one: dict[str, Consent], other: dict[str, Consent]) -> dict[str, Consent]:
     said = {**one, **{key: _one_word(one.get(key, word), word) for key, word in other.items()}}
 
-    def overruled(key: str) -> bool:
-        """A yes for a category, older than a no for the whole channel."""
-        channel = key.partition("/")[0]
-        noes = [word for word in (said.get(channel), said.get(f"{channel}/")) if word is not None and not word.granted]
-        return said[key].granted and any(said[key].at <= no.at for no in noes)
-
-    return visits.without_idle_consents({key: word for key, word in said.items() if not overruled(key)})
+    for channel in sorted({key.partition("/")[0] for key in said}):  # what one account closed is closed for the other
+        if (at := visits.closed_since(said, channel)) >= 0:
+            said = visits.closed(said, channel, at)
+    return visits.without_idle_consents(said)
 
 
 def _one_word(mine: Consent, theirs: Consent) -> Consent:

@@ -6,6 +6,7 @@ Like `facts`, nothing here knows a rule. All of it is bounded; of what is let go
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Mapping
 from operator import attrgetter
 
 from msgspec.structs import replace
@@ -90,16 +91,48 @@ def checkout_started(row: Row, event: ev.CheckoutStarted) -> Facts:
 
 def consent_changed(row: Row, event: ev.ConsentChanged) -> Facts:
     """The later word counts. A grant with a quota adds its sends to those left (one-time subscriptions), whichever is
-    heard of first; a refusal takes all that were granted before it."""
+    heard of first; a refusal takes all that were granted before it, and one of the whole channel those of its
+    categories, too."""
+    at = event.occurred_at
+    if not event.category and not event.granted:
+        return Facts(_with_consents(row, closed(row.consents, event.channel, at)), _happened(event))
     key = f"{event.channel}/{event.category}" if event.category else event.channel
-    closed_at = -1
-    if event.category and (closed := row.consents.get(f"{event.channel}/")) is not None:
-        closed_at = closed.at  # of the latest `Unsubscribed`, for every category
-    if event.occurred_at <= closed_at:
-        return Facts(row, _happened(event))
+    closed_at = closed_since(row.consents, event.channel) if event.category else -1
     before = row.consents.get(key, Consent(False, -1, refused_at=closed_at))
-    after = _granted(before, event.occurred_at, event.quota) if event.granted else _refused(before, event.occurred_at)
+    if at <= closed_at:
+        after = _one_of_the_past(before, Consent(event.granted, at, refused_at=closed_at))
+    else:
+        after = _granted(before, at, event.quota) if event.granted else _refused(before, at)
     return Facts(_with_consents(row, {**row.consents, key: after}), _happened(event))
+
+
+def _one_of_the_past(before: Consent, word: Consent) -> Consent:
+    """Of words about a category that are older than the refusal of its channel the latest is kept: a no stands when
+    the channel is allowed again, a yes is worth nothing but that it is no such no."""
+    return word if (word.at, not word.granted) > (before.at, not before.granted) else before
+
+
+def closed_since(consents: Mapping[str, Consent], channel: str) -> int:
+    """The latest refusal of the whole channel: what was granted for a category until then counts no more."""
+    word, last = consents.get(channel), consents.get(f"{channel}/")
+    at = -1 if last is None else last.at
+    return at if word is None or word.granted else max(at, word.at)
+
+
+def closed(consents: Mapping[str, Consent], channel: str, at: int) -> dict[str, Consent]:
+    """The words after a refusal of the whole channel, in every category."""
+    prefix = f"{channel}/"
+    kept = dict(consents)
+    for key, word in consents.items():
+        if key.startswith(prefix) and key != prefix:
+            kept[key] = _refused(word, at) if word.at > at else _of_the_past(word, at)
+    for key in (channel, prefix):
+        kept[key] = _refused(consents.get(key, Consent(False, -1)), at)
+    return kept
+
+
+def _of_the_past(word: Consent, at: int) -> Consent:
+    return Consent(word.granted, word.at, refused_at=max(at, word.refused_at))
 
 
 def _with_consents(row: Row, consents: dict[str, Consent]) -> Row:
@@ -154,14 +187,7 @@ def _own_only(consent: Consent) -> Consent:
 
 def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
     """Takes back the consent for the channel, in every category."""
-    at, prefix = event.occurred_at, f"{event.channel}/"
-    concerned = {key: c for key, c in row.consents.items() if key.startswith(prefix) and key != prefix}
-    gone = {key for key, consent in concerned.items() if consent.at <= at}  # the channel's refusal says it all
-    later = {key: _refused(consent, at) for key, consent in concerned.items() if key not in gone}
-    kept = {key: consent for key, consent in row.consents.items() if key not in gone} | later
-    for key in (event.channel, prefix):
-        kept[key] = _refused(row.consents.get(key, Consent(False, -1)), at)
-    return Facts(_with_consents(row, kept), _happened(event))
+    return Facts(_with_consents(row, closed(row.consents, event.channel, event.occurred_at)), _happened(event))
 
 
 def message_sent(row: Row, event: ev.MessageSent) -> Facts:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import permutations
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from app.core import engine
+from app.core import engine, merging, policy_file
+from app.core.guardrails import consent as consent_gate
 from app.core.ids import share_of
-from app.core.row import Row
+from app.core.row import Consent, Row
 from app.core.rules import Catalogue
 from schemas import events as ev
 from schemas.triggers import Offer
@@ -119,7 +121,7 @@ def test_a_denied_channel_is_taken_away_and_the_next_one_is_used() -> None:
 
 def test_consent_is_asked_at_the_moment_of_release() -> None:
     rules = open_shop(login_rule(after="1d"))
-    assert len(Desk(rules).say(login("03-01"), consent(at("03-02") + 1, "push", False)).row.consents) == 1
+    assert len(Desk(rules).say(login("03-01"), consent(at("03-02") + 1, "push", False)).row.consents) == 2
     for tick, went_out in ((-1, 0), (0, 0), (1, 1)):
         desk = Desk(rules).say(login("03-01")).wait(at("03-02") + min(tick - 1, 0))
         desk.say(consent(at("03-02") + tick, "push", False)).wait("03-03")
@@ -145,11 +147,63 @@ def test_a_grant_without_a_number_is_no_quota_where_only_quotas_count() -> None:
     assert outcomes(desk) == [("dropped", "consent")]
 
 
-@pytest.mark.parametrize(("category", "channel", "went_out"), [(True, False, 1), (False, True, 0)])
-def test_a_word_about_a_category_outweighs_one_about_the_channel(category: bool, channel: bool, went_out: int) -> None:
-    desk = Desk(open_shop(login_rule(family="coupon")))
-    desk.say(consent("03-01", "push", category, category="coupon"), consent("03-02", "push", channel))
-    assert len(desk.say(login("03-03")).wait("03-04").triggers) == went_out
+@pytest.mark.parametrize(
+    ("said", "went_out"),
+    [
+        ([("03-01", True, "coupon"), ("03-02", False, None)], 0),  # the later no to the whole channel wins
+        ([("03-01", True, "coupon"), ("03-01", False, None)], 0),
+        ([("03-02", True, "coupon"), ("03-01", False, None)], 1),
+        ([("03-01", True, "coupon"), ("03-02", False, None), ("03-02 13:00", True, "coupon")], 1),
+        ([("03-01", False, "coupon"), ("03-02", True, None)], 0),  # the narrower no stays a no
+        ([("03-01", False, "coupon"), ("03-02", False, None), ("03-02 13:00", True, None)], 0),
+        ([("03-01", True, "coupon"), ("03-02", False, None), ("03-02 13:00", True, None)], 1),
+        (
+            [
+                ("02-01", False, "coupon"),
+                ("03-01", True, "coupon"),
+                ("03-02", False, None),
+                ("03-02 13:00", True, None),
+            ],
+            1,
+        ),
+        ([("03-01", True, "coupon"), ("03-02", False, "winback")], 1),
+    ],
+)
+def test_a_word_about_a_category_outweighs_one_about_the_channel_but_no_later_refusal_of_it(
+    said: list[tuple[str, bool, str | None]], went_out: int
+) -> None:
+    rules = open_shop(login_rule(family="coupon"))
+    for order in permutations(consent(when, "push", yes, category=family) for when, yes, family in said):
+        assert len(Desk(rules).say(*order, login("03-03")).wait("03-04").triggers) == went_out
+    for way in range(1 << len(said)):  # the same words to two accounts that become one
+        words = [consent(when, "push", yes, category=family) for when, yes, family in said]
+        mine, theirs = (
+            Desk(rules).say(*(word for n, word in enumerate(words) if (way >> n & 1) == side)) for side in (0, 1)
+        )
+        mine.row = merging.absorbed(mine.row, theirs.row, ("u-2",))
+        assert len(mine.say(login("03-03")).wait("03-04").triggers) == went_out, way
+
+
+def test_a_quota_granted_for_a_category_before_its_channel_was_refused_counts_no_more() -> None:
+    rules = catalogue(login_rule(family="coupon", send="{channels: [wechat_service], expires_after: 36h}"), gates=BARE)
+    grant = {"category": "coupon", "quota": 1}
+    said = (
+        consent("03-01", "wechat_service", True, **grant),
+        consent("03-02", "wechat_service", False),
+        consent("03-03", "wechat_service", True, **grant),
+    )
+    for order in permutations(said):
+        desk = Desk(rules).say(*order)
+        for day in ("03-04", "03-05"):
+            desk.say(login(day)).wait(at(day) + HOUR)
+        assert outcomes(desk) == [("fired", None), ("dropped", "consent")]
+
+
+def test_a_refusal_of_a_channel_from_before_it_was_said_of_all_categories_counts_for_them() -> None:
+    # Rows that were written before say it of the channel alone.
+    row = Row("u-1", consents={"sms": Consent(False, 2), "sms/coupon": Consent(True, 1), "sms/cart": Consent(True, 3)})
+    policy = policy_file.read(BARE, "")
+    assert [consent_gate.may(row, "sms", family, True, policy, False) for family in ("coupon", "cart")] == [False, True]
 
 
 def test_a_word_about_another_category_is_none() -> None:

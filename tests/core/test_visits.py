@@ -178,7 +178,7 @@ def word(when: str, channel: str = "push", granted: bool = True, **fields: Any) 
 def test_the_later_word_counts_whatever_arrives_first() -> None:
     said = word("03-02", granted=False), word("03-01")
     refused = Consent(False, at("03-02"), refused_at=at("03-02"))
-    assert known(*said).consents == known(*reversed(said)).consents == {"push": refused}
+    assert known(*said).consents == known(*reversed(said)).consents == {"push": refused, "push/": refused}
 
 
 def test_a_grant_adds_to_the_sends_that_are_left_unless_there_was_a_refusal() -> None:
@@ -232,7 +232,12 @@ def test_who_unsubscribes_takes_back_every_word_before_it_and_none_after() -> No
     gone = event(ev.Unsubscribed, "03-02", channel="push")
     before = word("03-01", category="winback"), word("03-01"), word("03-01", channel="push_b")
     refused = Consent(False, at("03-02"), refused_at=at("03-02"))
-    closed = {"push": refused, "push/": refused, "push_b": Consent(True, at("03-01"), refused_at=at("03-01"))}
+    closed = {
+        "push": refused,
+        "push/": refused,
+        "push/winback": Consent(True, at("03-01"), refused_at=at("03-02")),  # worth nothing, and no refusal
+        "push_b": Consent(True, at("03-01"), refused_at=at("03-01")),
+    }
     for order in permutations([*before, gone]):
         assert known(*order).consents == closed
     after = word("03-03"), word("03-03", category="winback")

@@ -1,8 +1,9 @@
 """Consent and suppression: a channel is used only if the user allowed it, or said nothing and the law lets us.
 
-A word about a channel and category outweighs one about the channel; a quota is used up by one send each. What is
-transactional needs no consent to marketing, but respects a user who closed the channel. A ghost takes nothing from a
-quota; what ghosts would have sent is counted beside it, and uses it up for ghosts alone.
+A word about a channel and category outweighs one about the channel, but no older yes a later no to the whole channel.
+A quota is used up by one send each. What is transactional needs no consent to marketing, but respects a user who
+closed the channel. A ghost takes nothing from a quota; what ghosts would have sent is counted beside it, and uses it up
+for ghosts alone.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from msgspec.structs import replace
 from app.core.guardrails.verdict import Candidate, Verdict
 from app.core.policy import Policy
 from app.core.row import Consent, Row
+from app.core.visits import closed_since
 
 
 def ask(candidate: Candidate) -> Candidate | Verdict:
@@ -29,7 +31,10 @@ def ask(candidate: Candidate) -> Candidate | Verdict:
 def word(row: Row, channel: str, family: str) -> tuple[str, Consent | None]:
     """What the user said that concerns this channel and family, and where it stands."""
     key = f"{channel}/{family}"
-    return (key, row.consents[key]) if key in row.consents else (channel, row.consents.get(channel))
+    said = row.consents.get(key)
+    if said is None or (said.granted and said.at <= closed_since(row.consents, channel)):
+        return channel, row.consents.get(channel)
+    return key, said
 
 
 def may(row: Row, channel: str, family: str, marketing: bool, policy: Policy, ghost: bool) -> bool:

@@ -266,7 +266,7 @@ class CouponRevoked(CouponEvent, frozen=True, kw_only=True, gc=False):
 
 
 class CouponLocked(CouponEvent, frozen=True, kw_only=True, gc=False):
-    """Held by an order that is not paid yet."""
+    """Held by an order that is not paid yet: until it is returned, or `until` then if that is known."""
 
     TYPE: ClassVar[str] = "CouponLocked"
 
@@ -361,6 +361,10 @@ class FeedbackEvent(Event, frozen=True, kw_only=True, gc=False):
 
 
 class MessageSent(FeedbackEvent, frozen=True, kw_only=True, gc=False):
+    """Without `trigger_id`, what somebody else sent: it counts for the caps of its channel and of all contacts, and for
+    a family's if `campaign` is the family's name. With it, a trigger that went out: on another channel than the
+    trigger's, it counts for that one's caps as well."""
+
     TYPE: ClassVar[str] = "MessageSent"
 
 

@@ -40,7 +40,8 @@ class StageMove(NamedTuple):
 
 class Cap(NamedTuple):
     """At most `limit` contacts in a window: the last `days` calendar days of the user's zone (today included), or the
-    last `days` x 24 hours. Of one channel or one family of rules, where named."""
+    last `days` x 24 hours. Of one channel or one family of rules, where named: what others sent is of a family when its
+    campaign is the family's name."""
 
     limit: int
     days: int

@@ -191,12 +191,24 @@ def unsubscribed(row: Row, event: ev.Unsubscribed) -> Facts:
 
 
 def message_sent(row: Row, event: ev.MessageSent) -> Facts:
-    """A contact that somebody else made counts for the caps. Ours name their trigger: they were charged when they were
-    released, if caps are for them at all."""
-    if event.trigger_id is not None:
-        return Facts(row, _happened(event))
-    contact = Sent(event.occurred_at, event.channel, event.campaign or "")
-    return Facts(with_sent(row, contact), _happened(event))
+    """A contact that somebody else made counts for the caps, and for a family's if its campaign is the family's name.
+    Ours name their trigger: they were charged when they were released, if caps are for them at all; what went out on
+    another channel than the one that was charged (a fallback) is charged to that one as well."""
+    if event.trigger_id is None:
+        return Facts(with_sent(row, Sent(event.occurred_at, event.channel, event.campaign or "")), _happened(event))
+    return Facts(_charged_too(row, event), _happened(event))
+
+
+def _charged_too(row: Row, event: ev.MessageSent) -> Row:
+    """The row with the channel that was used charged once, at the latest word, beside the one charged at release, which
+    comes first."""
+    ours = [contact for contact in row.sent if contact.trigger_id == event.trigger_id]
+    if not ours or ours[0].channel == event.channel:
+        return row
+    told = [contact for contact in ours if contact.channel == event.channel]
+    at = max(event.occurred_at, ours[0].at, *[contact.at for contact in told])
+    others = tuple([contact for contact in row.sent if contact not in told]) if told else row.sent
+    return with_sent(replace(row, sent=others), replace(ours[0], at=at, channel=event.channel))
 
 
 def with_sent(row: Row, contact: Sent) -> Row:

@@ -714,3 +714,25 @@ def test_a_message_without_its_discount_goes_out_all_the_same_and_starts_no_new_
     desk = Desk(offering(discount_every="7d")).say(login("03-01")).wait("03-03").say(login("03-05")).wait("03-07")
     assert [t.offer for t in desk.triggers] == [GIFT, GIFT, None, None]
     assert desk.row.last_fired["discount"][1] == at("03-02")
+
+
+def test_a_message_that_fell_back_to_another_channel_fills_the_cap_of_that_one_and_is_one_contact() -> None:
+    rules = open_shop(
+        login_rule(send="{channels: [push], on_cap: drop, expires_after: 36h}"),
+        login_rule("by_sms", after="1d", send="{channels: [sms], on_cap: drop, expires_after: 36h}"),
+        gates="caps: [{limit: 1, rolling: 3d, channel: sms}, {limit: 3, rolling: 7d}]\n",
+    )
+    for told, expected in (
+        (True, [("hello", "fired"), ("by_sms", "dropped")]),
+        (False, [("hello", "fired"), ("by_sms", "fired")]),
+    ):
+        desk = Desk(rules).say(login("03-01")).wait("03-01 13:00")
+        if told:
+            word = sent("03-01 14:00", "sms", trigger_id=desk.triggers[0].trigger_id)
+            desk.say(word, replace(word, event_id="again"))
+        assert [(d.rule, d.outcome) for d in desk.wait("03-03").decisions] == expected
+    for contacts, outcome in ((1, "fired"), (2, "dropped")):  # what fell back counts once, whatever the others are
+        desk = Desk(rules).say(login("03-01")).wait("03-01 13:00")
+        desk.say(sent("03-01 14:00", "sms", trigger_id=desk.triggers[0].trigger_id))
+        desk.say(*(sent(f"03-01 15:0{n}", "push") for n in range(contacts)), login("03-01 16:00")).wait("03-01 17:00")
+        assert desk.decisions[-1].outcome == outcome

@@ -7,7 +7,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from app.core import facts
+from app.core import facts, visits
 from app.core.facts import Facts
 from app.core.guardrails import consent
 from app.core.row import MAX_CARTS, MAX_SENT, MAX_VIEWS, Consent, Row, Sent, View
@@ -261,6 +261,27 @@ def test_a_contact_of_somebody_else_is_kept_and_ours_was_counted_when_it_was_rel
     theirs = event(ev.MessageSent, "03-01", channel="push", campaign="sale")
     ours = event(ev.MessageSent, "03-01", channel="push", trigger_id="t-1")
     assert known(theirs, ours).sent == (Sent(at("03-01"), "push", "sale"),)
+
+
+def test_a_message_that_went_out_on_another_channel_is_charged_to_that_one_too_once_and_at_the_latest_word() -> None:
+    charged = Sent(at("03-01"), "push", "coupon", "t-1")
+    row = Row("u-1", sent=(charged, Sent(at("03-01 15:00"), "push", "cart", "t-2")))
+
+    def told(*events: ev.MessageSent) -> tuple[Sent, ...]:
+        after = row
+        for each in events:
+            after = visits.message_sent(after, each).row
+        return after.sent
+
+    def word(when: str, channel: str, trigger: str = "t-1") -> ev.MessageSent:
+        return event(ev.MessageSent, when, channel=channel, trigger_id=trigger)
+
+    sms = replace(charged, at=at("03-02 10:00"), channel="sms")
+    said = word("03-01 10:00", "push"), word("03-02 09:00", "sms"), word("03-02 10:00", "sms"), word("03-03", "email")
+    for order in permutations(said):
+        assert told(*order) == (*row.sent, sms, replace(charged, at=at("03-03"), channel="email"))
+    assert told(word("02-28", "sms")) == (charged, replace(charged, channel="sms"), row.sent[1])
+    assert told(word("03-02", "sms", "of nobody"), word("03-02", "push", "t-2")) == row.sent
 
 
 def test_contacts_are_in_the_order_of_their_instants_and_within_their_bounds() -> None:

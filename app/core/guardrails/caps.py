@@ -1,7 +1,8 @@
 """Frequency caps: nobody hears from us more often than the shop decided, whoever sends.
 
 Windows are rolling (the last N x 24 hours; a contact exactly that old is out) or calendar (days of the user's zone).
-Contacts are charged when they are released; those of others count when they are heard of. What is transactional
+Contacts are charged when they are released; those of others count when they are heard of. A message that went out on
+another channel than the one charged is charged to both, and is one contact all the same. What is transactional
 passes. A ghost counts the contacts that ghosts would have made, too; what is sent does not.
 """
 
@@ -70,13 +71,25 @@ def blocked_until(candidate: Candidate, channel: str, caps: tuple[Cap, ...]) -> 
         if len(sent) < cap.limit or not _concerns(cap, channel, candidate.rule.family):
             continue
         since = _window_start(now, cap, candidate.zone)
-        counted = [s.at for s in sent if s.at >= since and _counts(s, cap, candidate)]
+        counted = _once_each([s for s in sent if s.at >= since and _counts(s, cap, candidate)])
         if len(counted) < cap.limit:
             continue
         frees_at = _leaves(counted[len(counted) - cap.limit], cap, candidate.zone)
         if frees_at > latest:
             latest, why = frees_at, _sentence(cap)
     return latest, why
+
+
+def _once_each(contacts: list[Sent]) -> list[int]:
+    """Their instants; of a message that is there with two channels the first."""
+    seen: set[str] = set()
+    instants = []
+    for contact in contacts:
+        if contact.trigger_id not in seen:
+            instants.append(contact.at)
+        if contact.trigger_id:
+            seen.add(contact.trigger_id)
+    return instants
 
 
 def _concerns(cap: Cap, channel: str, family: str) -> bool:

@@ -211,3 +211,12 @@ def test_a_run_of_an_earlier_version_is_regarded_as_that_has_it() -> None:
     desk.say(issued("c-0", "03-02", pack_id="p", expires_at="04-01"))
     assert desk.timers == [("a_rule", "p", 1, at("03-12"))]
     assert desk.say(revoked("c-0", "03-03")).timers == [("a_rule", "p", 1, at("03-11"))]
+
+
+def test_one_that_was_revoked_is_not_the_end_of_a_pack_that_was_used_afterwards() -> None:
+    used, gone = redeemed("c-1", "03-10"), revoked("c-2", "03-02")
+    for late in ([gone, used], [used, gone]):
+        desk = Desk(COUPON).say(*TWO).wait("03-09").say(*late)
+        assert len(desk.triggers) == 1
+        assert desk.retractions == []
+        assert desk.timers == []

@@ -309,7 +309,7 @@ def _coupon_unused(seen: Sequence[Event], orders: dict[str, Order]) -> Iterator[
         half = 7 * DAY if first.expires == NEVER else min(7 * DAY, (first.expires - first.valid_from) // 2)
         ends = {c.redeemed_at for c in pack if c.redeemed_at is not None}
         revoked = [c.revoked_at for c in pack if c.revoked_at is not None]
-        if revoked and not left:
+        if revoked and not left and not ends:
             ends.add(max(revoked))
         undone = pack[0].issuer is not None and orders[pack[0].issuer].undone
         locks = [c.locked_at for c in left if c.locked_at is not None]

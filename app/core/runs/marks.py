@@ -13,8 +13,8 @@ from app.core.purchases import is_paid, paid_since, parts_of
 from app.core.row import Mark, Row, Run
 from app.core.rules import End, Rule
 from app.core.runs.keeping import MAX_ENDS
-from app.core.runs.things import coupons_of, has_line, usable_of
-from app.core.scope import NO_ORDER, Scope, category_of, taken_back
+from app.core.runs.things import coupons_of, has_line
+from app.core.scope import NO_ORDER, Scope, category_of, taken_back, usable
 
 _OF_A_THING = frozenset({"coupon", "pack", "order"})
 #: What is seen of the things that are in no order, and are no user's word: each event is about one of them.
@@ -91,8 +91,9 @@ def last_revoked(row: Row, key: str) -> Mark | None:
 
 def applies(row: Row, end: End, run: Run, at: int, moment: Moment) -> bool:
     """The end's condition at the instant of its event, however late that is heard of. Whoever uses one coupon of a pack
-    has used the pack; a coupon that is revoked ends it only when none is left that could be used."""
-    if run.kind == "pack" and end.on == "CouponRevoked" and usable_of(row, run.key):
+    has used the pack; a coupon that is revoked ends it only when none is left that could be used, or was."""
+    of_one = run.kind == "pack" and end.on == "CouponRevoked"
+    if of_one and any(coupon.redeemed is not None or usable(coupon) for coupon in coupons_of(row, run.key)):
         return False
     return end.when is None or end.when(Scope(row, run, moment.catalogue.policy, at))
 

@@ -213,7 +213,7 @@ def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> 
     moment.tally("triggers", rule.name)
     _decide(scope, papers, "fired", None, trigger.reason, moment)
     alive = [fired for fired in run.fired if fired.expires_at > now]
-    fired = Fired(papers.trigger_id, run.step, run.due_at, expires_at, run.sequence, now)
+    fired = Fired(papers.trigger_id, run.step, run.due_at, expires_at, run.sequence, now, run.ordinal)
     return replace(row, last_fired=last_fired), replace(run, sequence=0, competing=False, fired=(*alive, fired))
 
 
@@ -298,9 +298,9 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
     for fired in run.fired:
         if fired.expires_at <= moment.now:
             continue
-        done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1)
+        done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1, ordinal=fired.ordinal)
         scope = Scope(row, done, moment.catalogue.policy, moment.now)
-        papers = _papers_without_step(rule, scope)
+        papers = _papers_without_step(rule, scope)._replace(trigger_id=fired.trigger_id)
         retraction = Retraction(
             retraction_id=ids.retraction_id(fired.trigger_id),
             retracts=fired.trigger_id,

@@ -77,6 +77,9 @@ class Fired(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Of its `fired` decision record."""
     at: int
     """When it was decided: an end that happened before and arrives after makes it wrong."""
+    # -- version 2
+    ordinal: int = 0
+    """Of the run when it went out: it may have begun anew since (another year, another version)."""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):

@@ -144,7 +144,15 @@ ROW_2 = replace(
     },
     coupons={"c-2": replace(ROW.coupons["c-2"], locked_until=1_772_750_000_000_000)},
     runs={
-        key: tuple(replace(run, competing=True, slot=1_772_740_000_000_000) for run in runs)
+        key: tuple(
+            replace(
+                run,
+                competing=True,
+                slot=1_772_740_000_000_000,
+                fired=tuple(replace(fired, ordinal=1) for fired in run.fired),
+            )
+            for run in runs
+        )
         for key, runs in ROW.runs.items()
     },
     last_seen_at=1_772_300_000_000_001,

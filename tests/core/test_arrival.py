@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from app.core import facts, looks
+from app.core import engine, facts, looks
 from app.core.facts import Facts
 from app.core.row import NAMELESS_CHECKOUT, Row, View
 from app.core.rules import Catalogue, index
@@ -434,3 +434,14 @@ def test_of_an_entry_by_a_look_that_is_only_counted_by_now_nobody_knows_better()
     assert len(desk.row.views["p-1"].looks) == 1
     desk.say(baby("o-1", "03-01 11:00"))
     assert desk.timers == [("browse_abandoned", "baby", 1, at("03-02 12:00"))]
+
+
+def test_the_greeting_of_a_year_is_taken_back_by_its_own_name_when_the_next_is_timed_already() -> None:
+    desk = Desk(only("birthday")).say(zone("01-19", "Asia/Shanghai", birthday="--05-04")).wait("04-27 12:00")
+    (sent,) = desk.triggers
+    assert desk.timers != []
+    assert desk.row is not None
+    engine.leave(desk.row, event(ev.UserMerged, "04-27 12:30", into="u-2"), desk._moment(desk.now, desk.floor))
+    fired, back = (d for d in desk.decisions if d.trigger_id == sent.trigger_id and d.outcome != "deferred")
+    assert (fired.outcome, back.outcome, back.run_id) == ("fired", "retracted", fired.run_id)
+    assert back.sequence == fired.sequence + 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from app.core.row import OrderLine, Row
+from app.core.row import Order, OrderLine, Row
 from schemas import events as ev
 
 
@@ -79,6 +79,13 @@ def happening_of(event: ev.Event) -> Happening:
     """The event itself as something that rules listen to."""
     order_id, coupon_id = getattr(event, "order_id", None), getattr(event, "coupon_id", None)
     return Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE, order_id, coupon_id)
+
+
+def payment_of(order: Order) -> Happening:
+    """That an order which is known was paid, as its event said it; its lines are left out."""
+    assert order.paid_at is not None  # nobody asks it of another
+    kind = ev.OrderPaid.TYPE
+    return Happening(kind, order.paid_at, order.paid_event_id, kind, order.order_id)
 
 
 def lines_of(lines: tuple[ev.Line, ...]) -> tuple[OrderLine, ...]:

@@ -9,15 +9,15 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from app.core import release
-from app.core.happenings import Happening
+from app.core.happenings import Happening, payment_of
 from app.core.moment import Moment
 from app.core.purchases import is_paid
-from app.core.row import NEVER, Row, Run
+from app.core.row import Row, Run
 from app.core.rules import Rule
 from app.core.runs.ends import close
 from app.core.runs.entries import let_in_anew
-from app.core.runs.keeping import put
-from app.core.runs.timing import due_of
+from app.core.runs.keeping import each_run, put
+from app.core.runs.timing import due_of, waits_for_its_first_step
 from app.core.scope import Scope
 from schemas.events import OrderPaid, ProductViewed, UserRegistered
 
@@ -56,8 +56,7 @@ def taken_back(row: Row, before: Row, moment: Moment) -> Row:
 def _latest_purchase(row: Row) -> list[Happening]:
     orders = [order for order in row.orders.values() if is_paid(order)]
     orders.sort(key=lambda order: (order.paid_at or 0, order.order_id))
-    kind = OrderPaid.TYPE
-    return [Happening(kind, o.paid_at or 0, o.paid_event_id, kind, o.order_id) for o in orders[-1:]]
+    return [payment_of(order) for order in orders[-1:]]
 
 
 def _looks(row: Row) -> list[Happening]:
@@ -71,12 +70,7 @@ def _looks(row: Row) -> list[Happening]:
 
 def _timed_anew(row: Row, moment: Moment) -> Row:
     """What waits for its first step, by the purchases that count now."""
-    for name in sorted(row.runs):
-        runs = row.runs[name]
-        after = [_timed(row, run, moment) for run in runs]
-        if any(new is not old for new, old in zip(after, runs, strict=True)):
-            row = put(row, name, after, moment)
-    return row
+    return each_run(row, lambda run: _timed(row, run, moment), moment)
 
 
 def _exits(row: Row, run: Run, happening: Happening, moment: Moment) -> bool:
@@ -109,7 +103,7 @@ def _may_have_entered(row: Row, rule: Rule, run: Run, moment: Moment) -> bool:
 def _timed(row: Row, run: Run, moment: Moment) -> Run:
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    waits = rule.key == "user" and not run.ends and not run.step and not run.sequence and run.timer_at < NEVER
-    if not waits or rule.steps[0].at_once or (due := due_of(row, rule, run, 0, run.entered_at, moment)) == run.due_at:
+    if not waits_for_its_first_step(rule, run) or rule.steps[0].at_once:
         return run
-    return replace(run, due_at=due, timer_at=max(due, moment.floor))
+    due = due_of(row, rule, run, 0, run.entered_at, moment)
+    return run if due == run.due_at else replace(run, due_at=due, timer_at=max(due, moment.floor))

@@ -14,7 +14,7 @@ from app.core.rules import End, Rule
 from app.core.runs.keeping import fill_in, put, worth_keeping
 from app.core.runs.marks import applies, concerns, counted, last_revoked, mark_of, seen_ends
 from app.core.runs.things import end_names
-from app.core.runs.timing import due_of, revive
+from app.core.runs.timing import due_of, with_ends
 from schemas.events import Event, UserMerged
 
 
@@ -65,8 +65,7 @@ def reopen(row: Row, name: str, moment: Moment) -> Row:
 def _reopened(row: Row, run: Run, moment: Moment) -> Run:
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    ends = seen_ends(row, rule, run, moment)
-    return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
+    return with_ends(row, rule, run, seen_ends(row, rule, run, moment), moment)
 
 
 def ended(row: Row, rule: Rule, run: Run, mark: Mark, happening: Happening, moment: Moment) -> Run:

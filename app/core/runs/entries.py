@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from app.core import looks
 from app.core.guardrails import reentry, start
-from app.core.happenings import Happening
+from app.core.happenings import Happening, payment_of
 from app.core.moment import Moment
 from app.core.purchases import first_order, is_split
 from app.core.row import NEVER, Coupon, Mark, Row, Run, run_key
@@ -32,10 +32,7 @@ def entry_of(row: Row, enter: Enter, happening: Happening) -> Happening | None:
     if not enter.of_first_order:
         return happening
     order = first_order(row)
-    if order is None:
-        return None
-    assert order.paid_at is not None  # it counts
-    return Happening("OrderPaid", order.paid_at, order.paid_event_id, "OrderPaid", order.order_id)
+    return None if order is None else payment_of(order)
 
 
 def let_in(

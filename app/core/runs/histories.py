@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from app.core.facts import left_of
 from app.core.guardrails import start
-from app.core.happenings import Happening
+from app.core.happenings import Happening, payment_of
 from app.core.moment import Moment
 from app.core.purchases import is_paid
 from app.core.row import NEVER, Row, Run
@@ -17,7 +17,7 @@ from app.core.runs.entries import let_in
 from app.core.runs.keeping import entered, put
 from app.core.runs.marks import mark_of, seen_ends
 from app.core.runs.things import entry_keys, is_locked
-from app.core.runs.timing import due_of, revive, schedule
+from app.core.runs.timing import due_of, schedule, waits_for_its_first_step, with_ends
 from app.core.runs.waiting import freed
 from app.core.scope import NO_COUPON, NO_ORDER, taken_back
 
@@ -86,9 +86,8 @@ def _brought(before: Row, other: Row) -> list[Happening]:
     for order in other.orders.values():
         if order.paid_at is None or before.orders.get(order.order_id, NO_ORDER).paid_at is not None:
             continue
-        happening = Happening("OrderPaid", order.paid_at, order.paid_event_id, "OrderPaid", order.order_id)
         left, counts = left_of(order), is_paid(order)
-        found.append(happening._replace(groups=left, categories=left_of(order, "category"), counts=counts))
+        found.append(payment_of(order)._replace(groups=left, categories=left_of(order, "category"), counts=counts))
     for coupon in other.coupons.values():
         if coupon.issued_at is None or before.coupons.get(coupon.coupon_id, NO_COUPON).issued_at is not None:
             continue
@@ -108,11 +107,9 @@ def _met(row: Row, run: Run, moment: Moment) -> Run:
     if run.ends:
         if not any(taken_back(row.orders.get(mark.order_id or "", NO_ORDER)) for mark in run.ends):
             return run
-        ends = seen_ends(row, rule, run, moment)
-        return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
+        return with_ends(row, rule, run, seen_ends(row, rule, run, moment), moment)
     for mark in seen_ends(row, rule, run, moment):
         run = ended(row, rule, run, mark, Happening(mark.kind, mark.at, mark.event_id, mark.kind), moment)
-    waits = rule.key == "user" and not run.ends and not run.step and not run.sequence and run.timer_at < NEVER
-    if not waits or due_of(row, rule, run, 0, run.entered_at, moment) == run.due_at:
+    if not waits_for_its_first_step(rule, run) or due_of(row, rule, run, 0, run.entered_at, moment) == run.due_at:
         return run
     return schedule(row, rule, run, run.entered_at, moment)

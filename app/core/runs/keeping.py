@@ -5,7 +5,7 @@ All others are let go, and of too many that merely rest, those entered first.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Set
+from collections.abc import Callable, Iterable, Set
 
 from msgspec.structs import replace
 
@@ -27,6 +27,15 @@ def put(row: Row, name: str, runs: Iterable[Run], moment: Moment) -> Row:
     others = dict(row.runs)
     fill_in(others, name, kept)
     return replace(row, runs=others)
+
+
+def each_run(row: Row, changed: Callable[[Run], Run], moment: Moment) -> Row:
+    """The row with each run as `changed` gives it, by what the row was before; the same row when none is another."""
+    for name, runs in row.runs.items():
+        after = [changed(run) for run in runs]
+        if any(new is not old for new, old in zip(after, runs, strict=True)):
+            row = put(row, name, after, moment)
+    return row
 
 
 def worth_keeping(runs: Iterable[Run], moment: Moment) -> list[Run]:

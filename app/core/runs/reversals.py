@@ -13,7 +13,7 @@ from app.core.runs.ends import close
 from app.core.runs.keeping import REVERSAL_WINDOW, put
 from app.core.runs.marks import seen_ends
 from app.core.runs.things import is_locked
-from app.core.runs.timing import revive
+from app.core.runs.timing import with_ends
 from app.core.scope import AFTERMATH
 
 
@@ -53,8 +53,8 @@ def on_reversal(row: Row, reversal: Reversal, happening: Happening, moment: Mome
                     if rule.key in ("coupon", "pack")
                     else tuple(m for m in run.ends if m.order_id != order_id)
                 )
-                run = replace(run, ends=ends, held=rule.holds is not None and is_locked(row, run, run.held))
-                after.append(run if run.ends else revive(row, rule, run, moment))
+                run = replace(run, held=rule.holds is not None and is_locked(row, run, run.held))
+                after.append(with_ends(row, rule, run, ends, moment))
             else:
                 after.append(run)
         row = put(row, name, after, moment)

@@ -12,9 +12,9 @@ from msgspec.structs import replace
 from app.core import release
 from app.core.facts import groups_of
 from app.core.moment import Moment
-from app.core.row import NEVER, Row, Run
+from app.core.row import NEVER, Mark, Row, Run
 from app.core.rules import Rule
-from app.core.runs.keeping import put
+from app.core.runs.keeping import each_run
 from app.core.runs.things import held_until, line_data, locked_since
 from app.core.scope import Scope
 
@@ -69,6 +69,16 @@ def revive(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
     return schedule(row, rule, run, previous, moment)
 
 
+def with_ends(row: Row, rule: Rule, run: Run, ends: tuple[Mark, ...], moment: Moment) -> Run:
+    """The run with just these ends; without any, one that had ended goes on."""
+    return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
+
+
+def waits_for_its_first_step(rule: Rule, run: Run) -> bool:
+    """Whether a run of a user's has led to nothing yet, and may be timed anew by what the user's rhythm is now."""
+    return rule.key == "user" and not run.ends and not run.step and not run.sequence and run.timer_at < NEVER
+
+
 def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
     step = rule.steps[run.step]
     assert step.after is not None
@@ -78,15 +88,13 @@ def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
 def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Row:
     """An order of the run's was placed or received, its deposit was paid, or part of it went back, or ("") the user is
     in another zone: the pending step is timed anew."""
-    for name, runs in row.runs.items():
-        after = []
-        for run in runs:
-            rule = moment.catalogue.rule_of(run)
-            mine = rule is not None and order_id in ("", run.order_id) and rule.retime_on & kinds
-            after.append(_retimed(row, rule, run, moment) if rule is not None and mine else run)
-        if any(new is not old for new, old in zip(after, runs, strict=True)):
-            row = put(row, name, after, moment)
-    return row
+
+    def timed(run: Run) -> Run:
+        rule = moment.catalogue.rule_of(run)
+        mine = rule is not None and order_id in ("", run.order_id) and rule.retime_on & kinds
+        return _retimed(row, rule, run, moment) if rule is not None and mine else run
+
+    return each_run(row, timed, moment)
 
 
 def _retimed(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:

@@ -14,7 +14,7 @@ from app.core.rules import Rule
 from app.core.runs.keeping import put
 from app.core.runs.marks import seen_ends
 from app.core.runs.things import held_until, is_locked, thing_key
-from app.core.runs.timing import due_of, revive, worth_until
+from app.core.runs.timing import due_of, with_ends, worth_until
 
 _OF_COUPONS = frozenset({"CouponRedeemed", "CouponRevoked"})
 
@@ -37,8 +37,7 @@ def hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
         free = run.held and not held
         run = replace(run, held=held)
         if run.ends and not waits:  # usable again: an end by redemption may have been taken back as well
-            ends = seen_ends(row, rule, run, moment)
-            run = replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
+            run = with_ends(row, rule, run, seen_ends(row, rule, run, moment), moment)
         elif free:
             run = freed(rule, run, max(happening.at, moment.floor))
         after.append(_watched(row, rule, run, moment))
@@ -52,8 +51,7 @@ def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
     free, run = run.held and not held, replace(run, held=held)
     if run.ends:
         others = tuple(mark for mark in run.ends if mark.kind not in _OF_COUPONS)
-        ends = others + seen_ends(row, rule, run, moment)
-        return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
+        return with_ends(row, rule, run, others + seen_ends(row, rule, run, moment), moment)
     if free and (run.sequence or _waits(rule, run)):
         return freed(rule, run, at)
     if run.step or run.sequence:

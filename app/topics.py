@@ -15,7 +15,7 @@ from typing import Any, Literal, NamedTuple
 import yaml
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaConnectionError, KafkaError, for_code
+from aiokafka.errors import KafkaConnectionError, KafkaError, TopicAlreadyExistsError, for_code
 
 from app.processor import TRANSFERS
 from app.settings import Settings
@@ -109,7 +109,8 @@ async def create_topics(settings: Settings, dry_run: bool = False) -> list[Repor
     """Make the topics that are missing; say what differs in the others. Safe to repeat.
 
     Raises TopicProblem when the cluster cannot be reached or refuses, and, before anything is made, when topics that
-    are there have another number of partitions: the new ones would be as wrong as the setting.
+    are there have another number of partitions: the new ones would be as wrong as the setting. Who makes topics at the
+    same time is met as one who came before.
     """
     wanted = specs(settings)
     async with _admin(settings) as admin:
@@ -117,10 +118,16 @@ async def create_topics(settings: Settings, dry_run: bool = False) -> list[Repor
         problems = _partition_problems(settings, wanted, there)
         if problems:
             raise TopicProblem(problems)
-        configs = await _configs(admin, [spec for spec in wanted if spec.name in there])
         missing = [spec for spec in wanted if spec.name not in there]
         if missing and not dry_run:
-            await _create(admin, missing)
+            made = await _create(admin, missing)
+            if made != missing:
+                # Somebody else was quicker, who may want something else: looked at as what was there before.
+                missing = made
+                problems = _partition_problems(settings, wanted, await _partition_counts(admin))
+                if problems:
+                    raise TopicProblem(problems)
+        configs = await _configs(admin, [spec for spec in wanted if spec not in missing])
     reports = []
     for spec in wanted:
         if spec in missing:
@@ -300,19 +307,22 @@ async def _configs(admin: Any, wanted: list[Spec]) -> dict[str, dict[str, str]]:
     return found
 
 
-async def _create(admin: Any, missing: list[Spec]) -> None:
+async def _create(admin: Any, missing: list[Spec]) -> list[Spec]:
+    """Those of the missing that we made: a broker hears a moment late of what others have made."""
     response = await admin.create_topics(
         [NewTopic(s.name, s.partitions, s.replication, topic_configs=dict(s.config)) for s in missing],
         timeout_ms=REQUEST_TIMEOUT_MS,
     )
-    problems = []
+    problems, others = [], set()
     for topic in response.to_object()["topic_errors"]:
-        # Somebody else may have been quicker.
-        if topic["error_code"] and for_code(topic["error_code"]).__name__ != "TopicAlreadyExistsError":
+        if topic["error_code"] == TopicAlreadyExistsError.errno:
+            others.add(topic["topic"])
+        elif topic["error_code"]:
             problems.append(_refused(topic["topic"], topic["error_code"], topic.get("error_message"), missing))
     if problems:
         raise TopicProblem(list(dict.fromkeys(problems)))
     await _appear(admin, {spec.name for spec in missing})
+    return [spec for spec in missing if spec.name not in others]
 
 
 def _refused(name: str, code: int, message: str | None, missing: Iterable[Spec]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
@@ -190,6 +191,37 @@ async def test_other_retention_is_told_with_its_command_and_left_alone(make_sett
     assert advice.endswith(f"--entity-name {orders} --add-config retention.ms=-1")
     assert (await config(settings, "orders"))["retention.ms"] == "60000"
     await topics.check_topics(settings)
+
+
+@pytest.fixture
+def unheard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The broker has not yet heard of any topic when it is first asked, as after somebody else has just made some."""
+    counted, asked = topics._partition_counts, []
+
+    async def late(admin: Any) -> dict[str, int]:
+        asked.append(admin)
+        return {} if len(asked) == 1 else await counted(admin)
+
+    monkeypatch.setattr(topics, "_partition_counts", late)
+
+
+@pytest.mark.usefixtures("unheard")
+async def test_a_topic_that_somebody_else_makes_meanwhile_is_looked_at_as_one_that_was_there(make_settings) -> None:
+    settings = await make_settings(create=False, partitions=1)
+    await make(settings, NewTopic(topics.physical(settings, "orders"), 1, 1, topic_configs={"retention.ms": "60000"}))
+    [differing] = [report for report in await topics.create_topics(settings) if report.state != "created"]
+    assert (differing.spec.logical, differing.state) == ("orders", "differs")
+
+
+@pytest.mark.usefixtures("unheard")
+async def test_a_topic_that_somebody_else_makes_otherwise_meanwhile_is_refused(make_settings) -> None:
+    settings = await make_settings(create=False, partitions=2)
+    await make(settings, NewTopic(topics.physical(settings, "orders"), 3, 1))
+    with pytest.raises(topics.TopicProblem) as told:
+        await topics.create_topics(settings)
+    # The other inputs are made by then, with the partitions that the setting says.
+    [problem] = told.value.problems
+    assert problem.startswith("All inputs must have the same number of partitions")
 
 
 async def test_the_command_prints_a_line_a_topic(make_settings) -> None:

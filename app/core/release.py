@@ -238,17 +238,16 @@ def _offer(candidate: Candidate, coupons: tuple[str, ...], run_id: str) -> tuple
 
 
 def _expires_at(candidate: Candidate) -> int:
-    """The end of the send window: clipped to the night, and to the life of what it is about."""
+    """The end of the send window: clipped to the night, and to the life of what it is about. It comes after now: the
+    gates have let through nothing that is over, or comes at night."""
     rule, scope, zone = candidate.rule, candidate.scope, candidate.zone
-    now, policy = scope.now, scope.policy
-    expires_at = now + rule.send.expires_after
+    policy = scope.policy
+    expires_at = scope.now + rule.send.expires_after
     if rule.send.action == "contact" and not policy.quiet_exempt.issuperset(candidate.channels):
-        expires_at = max(now, quiet_hours.clip(expires_at, zone, policy.quiet))
+        expires_at = quiet_hours.clip(expires_at, zone, policy.quiet)
     if scope.run.kind in ("coupon", "pack"):
-        expires_at = max(now, min(expires_at, coupon_of(scope).expires_at))
-    for at in rule.end_at:
-        expires_at = max(now, min(expires_at, at(scope)))
-    return expires_at
+        expires_at = min(expires_at, coupon_of(scope).expires_at)
+    return min([expires_at, *(at(scope) for at in rule.end_at)])
 
 
 def _trigger(

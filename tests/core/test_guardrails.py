@@ -6,7 +6,7 @@ import pytest
 
 from app.core import engine, guardrails
 from app.core.guardrails import caps, consent, eligibility, quiet_hours, staleness
-from tests.core.shop import HOUR, Desk, at, catalogue, issued, locked, paid, returned, rule_text
+from tests.core.shop import HOUR, OPEN, Desk, at, catalogue, issued, locked, paid, returned, rule_text
 
 
 def test_gates_are_asked_in_the_published_order_and_a_grant_meets_fewer() -> None:
@@ -59,6 +59,43 @@ def test_what_is_later_than_it_is_worth_is_expired(late: int, outcome: str) -> N
     if outcome == "expired":
         assert decision.gate == "staleness"
         assert decision.reason == "It was due 1 day ago and is worth sending for 1 day."
+
+
+@pytest.mark.parametrize(("left", "outcome"), [(1, "fired"), (0, "expired"), (-1, "expired")])
+@pytest.mark.parametrize("action", ["contact, channels: [push]", "grant"])
+@pytest.mark.parametrize("key", ["coupon", "pack"])
+def test_what_comes_when_its_coupon_is_over_is_expired_though_no_end_says_so(
+    left: int, outcome: str, action: str, key: str
+) -> None:
+    rules = catalogue(
+        rule_text(
+            enter=f"{{on: CouponIssued, key: {key}}}",
+            ends=None,
+            send=f"{{action: {action}, expires_after: 36h, discount_every: 30d}}",
+            steps="[{after: 10d, offer: winback_small}]",
+        ),
+        gates=OPEN.replace("caps: []", "caps: [{limit: 1, rolling: 1d}]"),
+    )
+    desk = Desk(rules).say(issued("c-1", "03-01", expires_at=at("03-11") + left)).wait("04-01")
+    assert [(d.outcome, d.final) for d in desk.decisions] == [(outcome, True)]
+    if left > 0:
+        (trigger,) = desk.triggers
+        assert trigger.not_before == "2026-03-11T12:00:00+08:00"
+        assert trigger.expires_at == "2026-03-11T12:00:00.000001+08:00"
+    else:
+        assert desk.decisions[0].gate == "staleness"
+        assert desk.decisions[0].reason == "Its coupon had expired by the time it could be sent."
+        assert (desk.triggers, desk.row.sent, desk.row.last_fired) == ([], (), {})
+
+
+def test_a_coupon_that_the_night_outlasts_is_not_spoken_of_in_the_morning() -> None:
+    rules = catalogue(
+        rule_text(enter="{on: CouponIssued, key: coupon}", ends=None, steps="[{after: 10h}]"),
+        shop="quiet_hours: {jitter: 0s}\n",
+    )
+    for expires_at, outcome in (("03-02 09:00", "expired"), ("03-02 09:00:01", "fired")):
+        desk = Desk(rules).say(issued("c-1", "03-01", expires_at=expires_at)).wait("03-05")
+        assert [d.outcome for d in desk.decisions] == ["deferred", outcome]
 
 
 def test_a_night_that_outlasts_what_it_holds_lets_it_expire() -> None:

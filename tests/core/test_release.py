@@ -104,7 +104,8 @@ def test_nothing_is_to_be_sent_after_the_coupon_has_expired() -> None:
         )
     )
     desk = Desk(rules).say(issued("c-1", "03-01", expires_at="03-05")).wait("03-06")
-    assert [t.expires_at for t in desk.triggers] == ["2026-03-05T12:00:00+08:00", "2026-03-05T13:00:00+08:00"]
+    assert [t.expires_at for t in desk.triggers] == ["2026-03-05T12:00:00+08:00"]
+    assert [(d.step, d.outcome) for d in desk.decisions] == [(1, "fired"), (2, "expired")]
 
 
 def test_a_shadow_rule_says_so_and_its_retraction_too() -> None:

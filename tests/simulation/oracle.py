@@ -204,8 +204,8 @@ class Person:
         else:
             until = now + WORTH_SENDING
             if is_quiet(until, zone):
-                until = max(now, evening(until, zone))
-            self._decide(name, pending, "fired", "", now, max(now, min(until, run.expires)))
+                until = evening(until, zone)
+            self._decide(name, pending, "fired", "", now, min(until, run.expires))
             self.sent.append((name, self.decided[-1]))
         del self.pending[name]
         self._finish(name, pending)

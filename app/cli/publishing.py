@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from datetime import UTC
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Final, TypeVar, cast
@@ -19,13 +18,15 @@ import click
 from app import clock, rulebook
 from app.cli.rules import command, explained, hint, remark
 from app.core.catalogue_file import PAUSES
+from app.core.guardrails.eligibility import PAUSE_SPREAD
 from app.core.problems import CatalogueError, Problem
-from app.explain.language import counted
+from app.explain.language import counted, listed
+from app.explain.timeline import named
 from app.publications import change, topic
 from app.publications.record import ALL, Publication, Way, in_effect, to_come
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem, check_topics
-from schemas.instant import SECOND, BadInstant, format_instant, parse_instant
+from schemas.instant import SECOND, BadInstant, parse_instant
 
 __all__ = ["command"]
 
@@ -93,15 +94,20 @@ def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool
 @command.command()
 @click.argument("rule", required=False)
 @_all
+@click.option("--by-name", is_flag=True, help="With --all: also the rules that were paused by their names.")
 @_at
 @_dry
-def resume(rule: str | None, every: bool, at: str | None, dry_run: bool) -> None:
+def resume(rule: str | None, every: bool, by_name: bool, at: str | None, dry_run: bool) -> None:
     """Let RULE, or --all, go on. What waited is asked again within the hour, user by user; what is stale is not sent.
 
-    --all ends what `pause --all` began: what was paused by its name stays so. Said once more it ends these pauses too.
+    --all ends what `pause --all` began, and nothing else: a rule that was paused by its name stays so until it is
+    resumed by its name, or by --all --by-name. A RULE that is resumed out of a pause of all leaves the others paused,
+    each by its name from then on.
     """
     name = _named(rule, every)
-    _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _without_pause(p, name)))
+    if by_name and not every:
+        raise click.UsageError("--by-name goes with --all.")
+    _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _without_pause(p, name, by_name)))
 
 
 @command.command()
@@ -139,7 +145,7 @@ def described(publications: Sequence[Publication], now: int) -> list[str]:
 
 def _since(publication: Publication) -> str:
     since = publication.effective_at
-    return "from the beginning" if since is None else f"from {format_instant(since, UTC)}"
+    return "from the beginning" if since is None else f"from {named(since)}"
 
 
 # -- what is written
@@ -155,10 +161,10 @@ def _with_pause(publication: Publication, name: str, way: Way) -> Publication:
     return publication._replace(paused={**publication.paused, name: way})
 
 
-def _without_pause(publication: Publication, name: str) -> Publication:
+def _without_pause(publication: Publication, name: str, by_name: bool) -> Publication:
     if name == ALL:
-        alone = {rule: way for rule, way in publication.paused.items() if rule != ALL}
-        return publication._replace(paused=alone if ALL in publication.paused else {})
+        alone = {} if by_name else {rule: way for rule, way in publication.paused.items() if rule != ALL}
+        return publication._replace(paused=alone)
     ways = {rule: publication.way(rule) for rule in change.rules_of(publication.files) if rule != name}
     return publication._replace(paused={rule: way for rule, way in ways.items() if way})
 
@@ -214,15 +220,15 @@ async def _switch(
         assert before is not None  # the first one is in effect from the beginning
         _require(before, name)
         new = switched(before)._replace(number=alone.next_number, effective_at=at, published_at=now)
-        by_file = [] if name in new.paused else change.paused_by_file(new, name)
+        left = [] if name in new.paused else [*_paused_by_name(new, name), *change.paused_by_file(new, name)]
         if not change.differs(before, new):
-            if by_file:
-                raise Refused(" ".join(by_file))
+            if left:
+                raise Refused(" ".join(left))
             click.echo(f"Nothing differs from number {before.number}; nothing was published.")
             for coming in to_come(alone.published, at):
-                since = format_instant(coming.since, UTC)
                 click.echo(
-                    f"Number {coming.number} is still to come, at {since}: `lifecycle rules publish` replaces it."
+                    f"Number {coming.number} is still to come, at {named(coming.since)}: `lifecycle rules publish` "
+                    "replaces it."
                 )
             return
         later = [
@@ -230,8 +236,18 @@ async def _switch(
             for place, p in enumerate(to_come(alone.published, at), 1)
         ]
         await _write(alone, before, [new, *later], dry_run)
-        for line in by_file:
+        for line in left:
             click.echo(line)
+
+
+def _paused_by_name(publication: Publication, name: str) -> list[str]:
+    """What the end of a pause of all leaves paused, and how that is ended."""
+    alone = [rule for rule in publication.paused if rule != ALL] if name == ALL else []
+    if not alone:
+        return []
+    be = "is" if len(alone) == 1 else "are"
+    ends = "`lifecycle rules resume RULE` ends that of one, `lifecycle rules resume --all --by-name` of all"
+    return [f"{listed(alone, 'and')} {be} paused by name: {ends}."]
 
 
 def _warn(unreadable: Mapping[int, str]) -> None:
@@ -254,17 +270,20 @@ def instant(settings: Settings, given: str | None, now: int) -> int:
         raise Refused(f"--effective-at: {problem}") from problem
     if settings.clock == "wall" and at <= now:
         raise Refused(
-            f"{format_instant(at, UTC)} is past, and shards that are beyond it would not change over at one instant: "
+            f"{named(at)} is past, and shards that are beyond it would not change over at one instant: "
             "leave --effective-at out, or name one to come."
         )
     return at
 
 
 async def _write(alone: topic.Publisher, before: Publication | None, new: Sequence[Publication], dry_run: bool) -> None:
+    """Writes them, and then says what that changes: of what could not be written nothing is claimed."""
+    if not dry_run:
+        await alone.write(*new)
     for publication in new:
         verb = "would take" if dry_run else "takes"
         click.echo(f"Number {publication.number} {verb} effect {_since(publication)}:")
-        for line in change.told(before, publication):
+        for line in [*change.told(before, publication), *_asked_again(before, publication)]:
             click.echo(f"  {line}")
         before = publication
     _warn(alone.unreadable)
@@ -272,9 +291,19 @@ async def _write(alone: topic.Publisher, before: Publication | None, new: Sequen
         click.echo(f"Number {lost.number}, which was to take effect {_since(lost)}, is replaced.")
     if dry_run:
         click.echo("Nothing was published (--dry-run).")
-        return
-    await alone.write(*new)
-    click.echo(f"Published: {', '.join(f'number {p.number}' for p in new)}.")
+    else:
+        click.echo(f"Published: {', '.join(f'number {p.number}' for p in new)}.")
+
+
+def _asked_again(before: Publication | None, after: Publication) -> list[str]:
+    """When what was held comes up again, now that a pause ends."""
+    rules = change.let_go(before, after) if before else []
+    if not rules:
+        return []
+    since = after.effective_at
+    when = "" if since is None else f", from {named(since)} to {named(since + PAUSE_SPREAD)}"
+    what = f"What was held of {listed(rules, 'and')} is asked again within the hour{when}"
+    return [f"{what}: each user at an instant of its own. What is stale by then is not sent."]
 
 
 # -- the way there

@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from datetime import tzinfo
+from datetime import UTC, tzinfo
 from decimal import Decimal
 from functools import lru_cache
 from typing import NamedTuple, get_args, get_type_hints
@@ -62,8 +62,13 @@ def printable(text: str) -> str:
 
 
 def local(at: int, zone: tzinfo) -> str:
-    """'2026-03-01 08:15:30' on the zone's wall clock."""
+    """'2026-03-01 08:15:30' on the zone's wall clock, under a heading that names the zone."""
     return "never" if at >= NEVER else format_instant(at, zone)[:_TIME_WIDTH].replace("T", " ")
+
+
+def named(at: int, zone: tzinfo = UTC) -> str:
+    """'2026-03-01 08:15:30 UTC': an instant that stands by itself."""
+    return f"{local(at, zone)} {zone}"
 
 
 # -- what happened

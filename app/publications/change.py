@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from app import rulebook
 from app.core.problems import Problem, located
+from app.publications.differences import differences
 from app.publications.record import ALL, Publication
 
 _IN_FLIGHT = {
@@ -49,6 +50,11 @@ def _rule(file: str, text: str) -> tuple[str, Kept]:
     return str(data["rule"]), Kept(file, version, meaning, lines.get(("version",), 1), data.get("paused"))
 
 
+@lru_cache(maxsize=64)
+def _settings(file: str, text: str) -> Mapping[str, Any]:
+    return located(text, file, [])[0]
+
+
 def refused(files: Mapping[str, str], published: Iterable[Publication]) -> list[Problem]:
     """A problem for each rule that means something else than a publication before, under a version that is not new."""
     highest: dict[str, int] = {}
@@ -74,7 +80,8 @@ def differs(one: Publication, other: Publication) -> bool:
 
 
 def told(before: Publication | None, after: Publication) -> list[str]:
-    """What is different once `after` is in effect, a line each; what stays the same in one line at the end."""
+    """What is different once `after` is in effect, a line each, under a file that changed its settings that did; what
+    stays the same in one line at the end."""
     old = rules_of(before.files) if before else {}
     new = rules_of(after.files)
     lines: list[tuple[str, str]] = []
@@ -88,10 +95,13 @@ def told(before: Publication | None, after: Publication) -> list[str]:
             continue
         way = _IN_FLIGHT[str(new[name].meaning.get("on_change", "finish"))]
         lines.append(("changed", f"{name}, version {old[name].version} to {new[name].version}: {way}"))
+        lines += [("", one) for one in differences(old[name].meaning, new[name].meaning)]
     lines += [("removed", f"{name}: its runs in flight exit") for name in sorted(old.keys() - new.keys())]
     for file in rulebook.POLICY_FILES:
         if before and before.files[file] != after.files[file]:
-            lines.append(("changed", f"{file}, the shop's policy"))
+            settings = [*differences(_settings(file, before.files[file]), _settings(file, after.files[file]))]
+            lines.append(("changed", f"{file}, the shop's policy{'' if settings else ': only how it is written'}"))
+            lines += [("", one) for one in settings]
     lines += _pauses(before, after, old, new)
     if same:
         lines.append(("unchanged", f"{same} rule{'s' if same > 1 else ''}"))
@@ -104,6 +114,17 @@ def pause_of(publication: Publication, name: str, rule: Kept) -> str | None:
     if way is not None:
         return way
     return f"{rule.paused}, by {rule.file}" if rule.paused else None
+
+
+def let_go(before: Publication, after: Publication) -> list[str]:
+    """The rules that wait no more for what a pause held: it is asked again once `after` is in effect."""
+    return [
+        name
+        for name, rule in sorted(rules_of(after.files).items())
+        if (kept := rules_of(before.files).get(name))
+        and (before.way(name) or kept.paused) == "hold"
+        and not (after.way(name) or rule.paused)
+    ]
 
 
 def paused_by_file(publication: Publication, name: str) -> list[str]:

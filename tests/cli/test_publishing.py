@@ -14,7 +14,12 @@ from app.cli import cli, publishing
 from app.publications import topic
 from app.publications.record import ALL, Publication, encode, key
 from app.settings import Settings
-from tests.cli.shop import NUDGE, shop
+from tests.cli.shop import NUDGE, POLICY, shop
+
+BY_NAME = (
+    "{} paused by name: `lifecycle rules resume RULE` ends that of one, "
+    "`lifecycle rules resume --all --by-name` of all."
+)
 
 
 class Desk:
@@ -23,13 +28,14 @@ class Desk:
     def __init__(self, directory: Path) -> None:
         self.directory, self.seconds = str(directory), 0
         self.log: list[tuple[bytes | None, bytes | None]] = []
+        self.breaks = False
 
-    def say(self, *arguments: str, refused: bool = False) -> str:
+    def say(self, *arguments: str, refused: bool = False, broken: bool = False) -> str:
         self.seconds += 1
         if self.log and arguments[0] != "published" and not {"--number", "--effective-at"} & {*arguments}:
             arguments = (*arguments, "--effective-at", f"2026-03-01T00:00:{self.seconds:02}Z")
         told = CliRunner().invoke(cli, ["rules", *arguments])
-        assert told.exit_code == (2 if refused else 0), told.output
+        assert told.exit_code == (2 if refused else 1 if broken else 0), told.output
         return told.output
 
     @property
@@ -43,6 +49,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
     class Publisher(topic.Publisher):
         async def write(self, *publications: Publication) -> None:
+            if made.breaks:
+                raise topic.PublishingProblem("The broker is gone.")
             made.log += [(key(p.number), encode(p)) for p in publications]
 
     @asynccontextmanager
@@ -69,8 +77,26 @@ def test_the_end_of_a_pause_of_all_leaves_what_was_paused_by_its_name(desk: Desk
     told = desk.say("resume", "--all")
     assert "stays paused nudge (skip)" in told
     assert "resumed    thanks" in told
+    assert told.endswith(f"{BY_NAME.format('nudge is')}\n")
     assert desk.paused == {"nudge": "skip"}
-    assert "resumed    nudge" in desk.say("resume", "--all")
+
+
+def test_who_ends_a_pause_of_all_that_was_never_begun_or_is_over_ends_none_that_has_a_name(desk: Desk) -> None:
+    desk.say("pause", "nudge")
+    desk.say("pause", "thanks", "--way", "expire")
+    assert BY_NAME.format("nudge and thanks are") in desk.say("resume", "--all", refused=True)
+    assert desk.paused == {"nudge": "hold", "thanks": "expire"}
+    assert "--by-name goes with --all." in desk.say("resume", "nudge", "--by-name", refused=True)
+    told = desk.say("resume", "--all", "--by-name")
+    assert desk.paused == {}
+    assert BY_NAME.format("nudge is") not in told
+    assert "Nothing differs from number 4" in desk.say("resume", "--all")
+
+
+def test_both_kinds_of_pauses_may_be_ended_at_once(desk: Desk) -> None:
+    desk.say("pause", "nudge")
+    desk.say("pause", "--all")
+    desk.say("resume", "--all", "--by-name")
     assert desk.paused == {}
 
 
@@ -78,15 +104,62 @@ def test_a_rule_that_is_resumed_out_of_a_pause_of_all_leaves_the_others_paused(d
     desk.say("pause", "--all", "--way", "expire")
     desk.say("resume", "thanks")
     assert desk.paused == {"nudge": "expire"}
-    desk.say("resume", "--all")
+    assert BY_NAME.format("nudge is") in desk.say("resume", "--all", refused=True)
+    desk.say("resume", "--all", "--by-name")
     assert desk.paused == {}
+
+
+def test_who_resumes_is_told_when_what_was_held_is_asked_again(desk: Desk) -> None:
+    again = (
+        "  What was held of {} is asked again within the hour, from 2026-03-01 01:00:00 UTC to "
+        "2026-03-01 02:00:00 UTC: each user at an instant of its own. What is stale by then is not sent.\n"
+    )
+    at = ("--effective-at", "2026-03-01T09:00:00+08:00")
+    desk.say("pause", "--all")
+    assert again.format("nudge and thanks") in desk.say("resume", "--all", "--dry-run", *at)
+    assert again.format("nudge") in desk.say("resume", "nudge", "--dry-run", *at)
+    desk.say("pause", "--all", "--way", "skip")
+    told = desk.say("resume", "--all", *at)
+    assert "resumed    nudge" in told
+    assert "asked again" not in told
+
+
+# -- what is said of it
+
+
+def test_what_could_not_be_written_is_not_said_to_take_effect(desk: Desk) -> None:
+    desk.breaks = True
+    told = desk.say("pause", "nudge", broken=True)
+    assert told == "Error: The broker is gone.\n"
+
+
+def test_instants_are_told_in_utc_and_say_so(desk: Desk) -> None:
+    told = desk.say("pause", "nudge", "--effective-at", "2026-03-02T08:00:00+08:00")
+    assert "Number 2 takes effect from 2026-03-02 00:00:00 UTC:" in told
+    assert "Number 2, in effect from 2026-03-02 00:00:00 UTC:" in desk.say("published")
+    told = desk.say("pause", "thanks", "--effective-at", "2026-03-01T00:00:00Z")
+    assert "Number 2, which was to take effect from 2026-03-02 00:00:00 UTC, is replaced." in told
+
+
+def test_a_publication_names_the_settings_that_it_changes(desk: Desk) -> None:
+    shop(
+        Path(desk.directory),
+        shop=POLICY.replace('"21:00"', '"22:30"'),
+        nudge=NUDGE.replace("version: 3", "version: 4").replace("priority: 50", "priority: 60"),
+    )
+    assert desk.say("publish", desk.directory).splitlines()[2:6] == [
+        "  changed    nudge, version 3 to 4: runs in flight are finished under the version they entered",
+        "             send.priority 50 -> 60",
+        "  changed    shop.yaml, the shop's policy",
+        "             quiet_hours.from 21:00 -> 22:30",
+    ]
 
 
 def test_who_resumes_what_is_not_paused_yet_is_told_what_is_to_come(desk: Desk) -> None:
     desk.say("pause", "nudge", "--effective-at", "2026-03-02T00:00:00Z")
     told = desk.say("resume", "nudge")
     assert "Nothing differs from number 1; nothing was published." in told
-    assert "Number 2 is still to come, at 2026-03-02T00:00:00" in told
+    assert "Number 2 is still to come, at 2026-03-02 00:00:00 UTC: `lifecycle rules publish` replaces it." in told
 
 
 def test_who_resumes_what_its_own_file_pauses_is_told_where(desk: Desk) -> None:

@@ -185,7 +185,7 @@ async def test_a_pause_takes_effect_before_what_is_to_come_and_stays_with_it(
     shop(directory, nudge=NUDGE.replace("10d", "11d").replace("version: 3", "version: 4"))
     await said(settings, "publish", directory, "--effective-at", "2026-06-01T00:00:00Z")
     told = await said(settings, "pause", "nudge", "--effective-at", "2026-03-01T00:00:00Z")
-    assert "Number 2, which was to take effect from 2026-06-01T00:00:00+00:00, is replaced." in told
+    assert "Number 2, which was to take effect from 2026-06-01 00:00:00 UTC, is replaced." in told
     assert "Published: number 3, number 4." in told
     found = {p.number: p for p in await publishing.read(settings)}
     assert [(found[n].files["nudge.yaml"] == NUDGE, found[n].paused) for n in (3, 4)] == [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from app.publications.change import differs, paused_by_file, refused, told
+from app.publications.change import differs, let_go, paused_by_file, refused, told
 from app.publications.record import ALL
 from tests.cli.shop import NUDGE, THANKS
 from tests.publications.test_record import FILES, nudge, publication
@@ -57,8 +57,11 @@ def test_what_is_different_is_told_a_line_each() -> None:
     assert told(before, after) == [
         "added      fresh, version 1: nothing that was due before is sent, unless its start says so",
         "changed    nudge, version 3 to 4: runs in flight begin anew under it",
+        "           steps[1].after 10d -> 11d",
+        "           on_change not set -> restart",
         "removed    extra: its runs in flight exit",
         "changed    shop.yaml, the shop's policy",
+        "           locale not set -> en",
         "paused     fresh (skip)",
         "resumed    nudge",
         "stays paused thanks (hold)",
@@ -66,6 +69,31 @@ def test_what_is_different_is_told_a_line_each() -> None:
     ]
     assert differs(before, after)
     assert not differs(after, after._replace(number=9))
+
+
+def test_a_file_of_policy_that_was_only_written_otherwise_is_told_as_that() -> None:
+    after = publication(2, files={**FILES, "shop.yaml": "# a word\n" + FILES["shop.yaml"]})
+    assert told(publication(1), after)[0] == "changed    shop.yaml, the shop's policy: only how it is written"
+
+
+@pytest.mark.parametrize(("before", "after", "names"), [
+    ({"nudge": "hold"}, {}, ["nudge"]),
+    ({ALL: "hold"}, {}, ["nudge", "thanks"]),
+    ({ALL: "hold"}, {"nudge": "hold"}, ["thanks"]),
+    ({"nudge": "hold"}, {"nudge": "skip"}, []),
+    ({"nudge": "skip", "thanks": "expire"}, {}, []),
+])  # fmt: skip
+def test_only_what_a_pause_held_is_let_go_with_its_end(before: Any, after: Any, names: list[str]) -> None:
+    assert let_go(publication(1, paused=before), publication(2, paused=after)) == names
+
+
+def test_what_a_rules_own_file_held_is_let_go_when_its_pause_is_taken_out() -> None:
+    held = publication(1, files=nudge(3, more="paused: hold\n"))
+    assert let_go(held, publication(2)) == ["nudge"]
+    assert let_go(held, held._replace(paused={"thanks": "hold"})) == []
+    assert let_go(publication(1, paused={"nudge": "hold"}), publication(2, files=nudge(3, more="paused: skip\n"))) == []
+    gone = publication(2, files={name: text for name, text in FILES.items() if name != "nudge.yaml"})
+    assert let_go(held, gone) == []
 
 
 @pytest.mark.parametrize(("way", "said"), [

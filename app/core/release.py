@@ -213,7 +213,8 @@ def conclude(candidate: Candidate, coupons: tuple[str, ...], moment: Moment) -> 
     moment.tally("triggers", rule.name)
     _decide(scope, papers, "fired", None, trigger.reason, moment)
     alive = [fired for fired in run.fired if fired.expires_at > now]
-    fired = Fired(papers.trigger_id, run.step, run.due_at, expires_at, run.sequence, now, run.ordinal)
+    said = run.ordinal, run.version, rule.family, rule.mode
+    fired = Fired(papers.trigger_id, run.step, run.due_at, expires_at, run.sequence, now, *said)
     return replace(row, last_fired=last_fired), replace(run, sequence=0, competing=False, fired=(*alive, fired))
 
 
@@ -289,7 +290,8 @@ def _trigger(
 
 
 def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, moment: Moment) -> None:
-    """Takes back what went out and has not expired: a later fact made it wrong."""
+    """Takes back what went out and has not expired: a later fact made it wrong. It goes where the trigger went, and
+    says of it what the trigger said, whatever the rule has become since."""
     zone = calendar.zone_of(row, moment.catalogue.policy.zone)
     evidence = (
         Evidence(event_id=happening.event_id, type=happening.source, occurred_at=format_instant(happening.at, zone)),
@@ -297,18 +299,25 @@ def retract(row: Row, rule: Rule, run: Run, why: str, happening: Happening, mome
     for fired in run.fired:
         if fired.expires_at <= moment.now:
             continue
-        done = replace(run, step=fired.step, due_at=fired.due_at, sequence=fired.sequence + 1, ordinal=fired.ordinal)
+        done = replace(
+            run,
+            version=fired.version or run.version,
+            ordinal=fired.ordinal,
+            step=fired.step,
+            due_at=fired.due_at,
+            sequence=fired.sequence + 1,
+        )
         scope = Scope(row, done, moment.catalogue.policy, moment.now)
         papers = _papers_without_step(rule, scope)._replace(trigger_id=fired.trigger_id)
         retraction = Retraction(
             retraction_id=ids.retraction_id(fired.trigger_id),
             retracts=fired.trigger_id,
             rule=rule.name,
-            rule_version=run.version,
-            family=rule.family,
+            rule_version=done.version,
+            family=fired.family or rule.family,
             step=fired.step + 1,
             user_id=row.user_id,
-            mode=rule.mode,
+            mode=fired.mode or rule.mode,
             entry=papers.entry,
             run_id=papers.run_id,
             reason=why,

@@ -80,6 +80,11 @@ class Fired(msgspec.Struct, frozen=True, array_like=True, gc=False):
     # -- version 2
     ordinal: int = 0
     """Of the run when it went out: it may have begun anew since (another year, another version)."""
+    version: int = 0
+    """Of its rule, with the two below, as the trigger said them. 0 and '' stand in rows written before they were kept:
+    what they are now is said of such a trigger."""
+    family: str = ""
+    mode: str = ""
 
 
 class Run(msgspec.Struct, frozen=True, array_like=True):

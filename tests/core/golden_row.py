@@ -149,7 +149,9 @@ ROW_2 = replace(
                 run,
                 competing=True,
                 slot=1_772_740_000_000_000,
-                fired=tuple(replace(fired, ordinal=1) for fired in run.fired),
+                fired=tuple(
+                    replace(fired, ordinal=1, version=1, family="winback", mode="shadow") for fired in run.fired
+                ),
             )
             for run in runs
         )

@@ -6,13 +6,15 @@ from contextlib import nullcontext
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from app.core import engine
+from app.core.row import Run
 from app.core.rules import Catalogue
 from app.processor import InvariantBroken, RulesNotLoaded
 from schemas import events as ev
 from tests.core.shard import Shard, named
-from tests.core.shop import SECOND, at, catalogue, event, issued, locked, paid, refunded, returned, rule_text
+from tests.core.shop import SECOND, Desk, at, catalogue, event, issued, locked, paid, refunded, returned, rule_text
 from tests.core.test_versions import NIGHT, after, hello, order, shard_of, versions
 
 SEND = "{action: contact, channels: [push], priority: 10, expires_after: 7d}"
@@ -47,6 +49,32 @@ def test_what_is_out_is_taken_back_when_the_version_it_follows_has_no_such_step(
     taken_back = [d["step"] for d in shard.decisions() if d["outcome"] == "retracted"]
     assert (taken_back, shard.processor.pending_timers) == ([1, 2], 0)
     assert shard.letters() == []
+
+
+@pytest.mark.parametrize("kept", [True, False])
+@pytest.mark.parametrize("on_change", ["finish", "follow", "restart"])
+def test_what_is_taken_back_is_named_as_it_went_out_whatever_its_rule_has_become(on_change: str, kept: bool) -> None:
+    old = ruled(1, "[{after: 1d}, {after: 1d}]", mode="shadow")
+    new = ruled(2, "[{after: 1d}, {after: 3d}]", mode="live", family="coupon", on_change=on_change)
+    desk = Desk(old).say(paid("o-1", "03-01")).wait("03-02 13:00")
+    if not kept:  # the row was written before a trigger's version, family and mode were
+        said = {"version": 0, "family": "", "mode": ""}
+        first = {name: tuple(_as_before(run, said) for run in runs) for name, runs in desk.row.runs.items()}
+        desk.row = replace(desk.row, runs=first)
+    desk.catalogue = after(new, old)
+    desk.say(refunded("o-1", "03-02 14:00"))
+    (trigger,), (back,) = desk.triggers, desk.retractions
+    fired, taken_back = (d for d in desk.decisions if d.trigger_id == trigger.trigger_id)
+    assert (back.retracts, back.run_id, taken_back.run_id) == (trigger.trigger_id, trigger.run_id, fired.run_id)
+    named = (1, "winback", "shadow") if kept or on_change == "finish" else (2, "coupon", "live")
+    assert (back.rule_version, back.family, back.mode) == named
+    assert taken_back.rule_version == named[0]
+    if kept:
+        assert (trigger.rule_version, trigger.family, trigger.mode) == named
+
+
+def _as_before(run: Run, said: dict[str, Any]) -> Run:
+    return replace(run, fired=tuple(replace(fired, **said) for fired in run.fired))
 
 
 def test_what_waits_at_a_step_that_is_there_no_more_gets_its_final_record_and_what_is_out_stays_known() -> None:

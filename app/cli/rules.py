@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -12,7 +13,7 @@ from typing import Any
 import click
 import orjson
 
-from app import rulebook
+from app import clock, rulebook
 from app.cli.terminal import width
 from app.core.problems import CatalogueError, Problem, located
 from app.core.rules import Catalogue
@@ -22,9 +23,12 @@ from app.explain import timeline, trial
 from app.explain.hints import hints
 from app.explain.language import counted
 from app.processor import InvariantBroken
+from app.publications import topic as publishing
+from app.publications.record import Publication, in_effect
 from app.replay.files import BadLine, EventFile, FileProblem
 from app.replay.outgoing import EVERY_INPUT, Outgoing, before
 from app.settings import Settings, SettingsError, load_settings
+from app.topics import TopicProblem, check_topics
 from schemas.codec import DecodeOptions
 from schemas.events import INPUT_TOPICS
 from schemas.instant import DAY, BadInstant, parse_instant
@@ -132,21 +136,18 @@ def _wrapped(text: str, columns: int) -> list[str]:
 @command.command()
 @click.argument("rule")
 @_in_directory
-def show(rule: str, directory: Path | None) -> None:
+@click.option("--published", is_flag=True, help="As it is published, and in effect on the workers now.")
+def show(rule: str, directory: Path | None, published: bool) -> None:
     """Explain RULE in a paragraph of plain words, and draw its timeline."""
-    data = _data(_files(_where(directory))[1], rule)
-    columns = width()
-    click.echo(f"{rule}, version {data.get('version')} (family {data.get('family')}, {data.get('mode', 'live')})\n")
-    for line in words.paragraph(data, columns):
+    if published and directory is not None:
+        raise click.UsageError("Name a directory, or say --published: not both.")
+    if published:
+        data = _data(_published(), rule, "what is published")
+    else:
+        where = _where(directory)
+        data = _data(_files(where)[1], rule, str(where), also="One that is published: --published. ")
+    for line in words.shown(data, width()):
         click.echo(line)
-    click.echo()
-    for line in words.timeline(data, columns):
-        click.echo(line)
-    names = words.glossary(data)
-    if names:
-        click.echo("\nNames that it uses:")
-        for name in names:
-            click.echo(f"  {name}")
 
 
 @command.command("try")
@@ -166,8 +167,9 @@ def try_(
     1 when none of them can be used.
     """
     settings = _settings()
-    catalogue, files = _files(_where(directory))
-    _data(files, rule)
+    where = _where(directory)
+    catalogue, files = _files(where)
+    _data(files, rule, str(where))
     try:
         end = parse_instant(until, settings.assume_zone) if until else None
         done = trial.run(
@@ -277,9 +279,36 @@ def _files(where: Path) -> tuple[Catalogue, dict[str, Mapping[str, Any]]]:
     return catalogue, files
 
 
-def _data(files: Mapping[str, Mapping[str, Any]], rule: str) -> Mapping[str, Any]:
+def _published() -> dict[str, Mapping[str, Any]]:
+    """Each rule in effect as its file was published, with the pause that somebody said since."""
+    present = _in_effect(_settings())
+    files: dict[str, Mapping[str, Any]] = {}
+    for name, text in present.files.items():
+        data, _ = located(text, name, [])
+        way = present.way(str(data.get("rule")))
+        if name not in rulebook.POLICY_FILES:
+            files[str(data["rule"])] = {**data, "paused": way} if way else data
+    return files
+
+
+def _in_effect(settings: Settings) -> Publication:
+    async def read() -> list[Publication]:
+        await check_topics(settings)
+        return (await publishing.read_all(settings)).published
+
+    try:
+        present = in_effect(asyncio.run(read()), clock.now())
+    except (TopicProblem, publishing.PublishingProblem) as problem:
+        raise click.ClickException(str(problem)) from problem
+    if present is None:
+        raise click.ClickException("Nothing is published yet: the first worker that starts publishes its own rules.")
+    return present
+
+
+def _data(files: Mapping[str, Mapping[str, Any]], rule: str, where: str, also: str = "") -> Mapping[str, Any]:
     if rule in files:
         return files[rule]
     near = get_close_matches(rule, files, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(files))}."
-    raise click.ClickException(f"There is no rule '{rule}'. {hint}")
+    elsewhere = "" if where == "what is published" else f" Rules of another directory: --dir DIR. {also}".rstrip()
+    raise click.ClickException(f"There is no rule '{rule}' in {where}. {hint}{elsewhere}")

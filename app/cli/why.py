@@ -24,6 +24,7 @@ from app.core.rules import Catalogue
 from app.explain import rule as words
 from app.explain import timeline
 from app.explain.language import listed
+from app.explain.things import Data
 from app.explain.timeline import Entry
 from app.processor import META_KEY, TRANSFERS, active_since, partition_of
 from app.publications import topic as publishing
@@ -289,7 +290,7 @@ def _is_known_of(rule: str, known: Known) -> bool:
     return any(one.rule == rule for one in named_by)
 
 
-def not_entered(rule: str, data: words.Data, columns: int) -> list[str]:
+def not_entered(rule: str, data: Data, columns: int) -> list[str]:
     """Of a rule of which nothing is known: what would have let the user in, and what might have ended it unseen."""
     return textwrap.wrap(
         f"{rule}: nothing of it is kept for this user, so it was not entered, or had ended before anything was due, or "

@@ -351,7 +351,10 @@ THINGS: dict[str, Variable] = {
     ),
     "category": Variable("string", frozenset({"category"}), "the category looked at", lambda s: s.run.key),
     "view.visits": Variable(
-        "int", frozenset({"category"}), "visits to the best product", lambda s: v.visits if (v := best_view(s)) else 0
+        "int",
+        frozenset({"category"}),
+        "visits to the best product: looks at it half an hour apart, or more",
+        lambda s: v.visits if (v := best_view(s)) else 0,
     ),
     "view.dwell": Variable(
         "duration", frozenset({"category"}), "longest look", lambda s: v.dwell * 1_000_000 if (v := best_view(s)) else 0

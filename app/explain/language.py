@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from app.core.scope import VARIABLES
@@ -25,8 +25,8 @@ PHRASES = {
     "user.last_order_at": "the latest purchase",
     "user.silent_for": "the time since the latest purchase",
     "user.open_orders": "the number of orders that can still be paid",
-    "silence.at_risk": "a silence beyond the user's own rhythm",
-    "silence.churned": "the silence of a customer who counts as gone",
+    "silence.at_risk": "one and a half times the user's usual gap between purchases (30 days at least)",
+    "silence.churned": "three times the user's usual gap between purchases (60 days at least)",
     "coupon.id": "the coupon's id",
     "coupon.kind": "the coupon's kind",
     "coupon.value": "the coupon's value",
@@ -46,7 +46,7 @@ PHRASES = {
     "user.was_silent_for": "the time between the entry and the purchase before it",
     "user.bought_before": "there was a purchase before the entry",
     "user.unseen_for": "the time since the user was seen",
-    "user.came_back": "the user was seen again, more than half an hour after the entry",
+    "user.came_back": "the user was seen again more than half an hour after the entry",
     "user.usual_gap": "the user's usual gap between purchases",
     "user.coupon_in_hand": "the user has a coupon to use now",
     "user.has_birthday": "the birthday is known",
@@ -54,21 +54,21 @@ PHRASES = {
     "user.birthday": "09:00 of the next birthday",
     "user.anniversary": "09:00 of the next anniversary",
     "user.stage": "the life stage",
-    "silence.churned_before": "the silence of a customer who counted as gone by then",
+    "silence.churned_before": "three times the usual gap between the purchases until then (60 days at least)",
     "policy.magic_number": "the number of orders after which a next one is likely",
     "event.days_later": "the number of local days between the entry and this event",
     "order.id": "the order's id",
     "order.total_minor": "the order's total in cents",
-    "order.is_open": "the order is still open",
+    "order.is_open": "the order is open",
     "order.payable_from": "the moment from which the order can be paid",
-    "order.pay_deadline": "the deadline for its payment",
-    "order.pay_within": "the deadline for its payment (a day, where none is named)",
+    "order.pay_deadline": "the deadline for the order's payment",
+    "order.pay_within": "the deadline for the order's payment (where none is named, a day after it can be paid)",
     "order.pay_url": "where the order is paid",
     "order.companion": "the product type that goes with what was bought",
     "order.category": "the category of most of the order",
     "cart.size": "the number of pieces in the cart",
     "category": "the category",
-    "view.visits": "the number of visits to the product looked at most",
+    "view.visits": "the number of visits (looks at least half an hour apart) to the product looked at most",
     "view.dwell": "the longest look at it",
     "view.last_at": "the latest look at it",
     "view.title": "the product looked at most",
@@ -78,6 +78,18 @@ PHRASES = {
     "supply.interval": "the time that one unit lasts",
     "supply.runs_out_at": "the predicted run-out",
     "policy.lead": "the shop's lead time",
+}
+
+#: A yes or no, denied.
+DENIED = {
+    "user.has_history": "the user's history is not known from its beginning",
+    "user.bought_before": "there was no purchase before the entry",
+    "user.came_back": "the user was not seen again more than half an hour after the entry",
+    "user.coupon_in_hand": "the user has no coupon to use now",
+    "user.has_birthday": "the birthday is not known",
+    "event.names_birthday": "this event neither names the birthday nor changes it",
+    "order.is_open": "the order is not open",
+    "line.replenishable": "the product type's interval is not known, or the line is a gift or a subscription",
 }
 
 #: What happens, as "when ..." or "while ..." goes on.
@@ -250,7 +262,8 @@ def _inner(said: _Said) -> str:
 
 _TOKEN = re.compile(
     r"\s*(?:(?P<duration>duration\('(?P<span>\w+)'\))|(?P<number>\d+(?:\.\d+)?)|(?P<text>'[^']*'|\"[^\"]*\")"
-    r"|(?P<name>[a-z_]+(?:\.[a-z_]+)*)|(?P<operator>>=|<=|==|!=|&&|\|\||>|<|!|\(|\)))"
+    r"|(?P<name>[a-z_]+(?:\.[a-z_]+)*)|!\s*(?P<denied>[a-z_]+(?:\.[a-z_]+)*)"
+    r"|(?P<operator>>=|<=|==|!=|&&|\|\||>|<|!|\(|\)))"
 )
 _OPERATORS = {
     ">=": "is at least", "<=": "is at most", ">": "is more than", "<": "is less than", "==": "is", "!=": "is not",
@@ -285,6 +298,8 @@ def _token(token: re.Match[str], before: str) -> str | None:
         if name in ("true", "false"):
             return str(name)
         return phrase(name) if name in VARIABLES else None
+    if token["denied"]:
+        return DENIED.get(token["denied"])
     if token["operator"] in _OF_INSTANTS and before in VARIABLES and VARIABLES[before].kind == "instant":
         return _OF_INSTANTS[token["operator"]]
     return _OPERATORS[token["operator"]] if token["operator"] else token["number"] or token["text"]
@@ -304,3 +319,12 @@ def names_in(text: object) -> list[str]:
 def spoken(key: str) -> str:
     """'product_type' -> 'product type'."""
     return " ".join(_WORD.findall(key))
+
+
+def flow(value: object) -> str:
+    """A value as YAML writes it on one line."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {flow(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(flow, value))}]"
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -13,8 +13,7 @@ from typing import NamedTuple, get_args, get_type_hints
 from msgspec import Struct, structs
 
 from app.core.row import NEVER, Row, Run
-from app.explain import rule as rules
-from app.explain.language import listed
+from app.explain.language import flow, listed
 from schemas.events import Event, IssuedCoupon, Line, LineQuantity
 from schemas.instant import Instant, format_instant, parse_instant
 from schemas.triggers import Decision, Offer, Outcome, Retraction, StageChange, Trigger
@@ -127,7 +126,7 @@ def _value(value: object, kind: str, currency: str | None) -> str:
         return _items(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
-    return rules.flow(value)
+    return flow(value)
 
 
 def _items(items: Iterable[object]) -> str:
@@ -143,7 +142,7 @@ def _items(items: Iterable[object]) -> str:
         elif isinstance(item, IssuedCoupon):
             others.append(item.coupon_id)
         elif isinstance(item, Struct):
-            others.append(rules.flow({name: v for name, v in structs.asdict(item).items() if v is not None}))
+            others.append(flow({name: v for name, v in structs.asdict(item).items() if v is not None}))
         else:
             others.append(str(item))
     return " + ".join([*(f"{count} x {name}" for name, count in sums.items()), *others])

@@ -65,7 +65,9 @@ def test_an_instant_answers_the_question_when(text: str, words: str) -> None:
             "the number of paid orders is less than 2 and it is not so that (the coupon's kind is 'gift')",
         ),
         ("cart.size > 0", "the number of pieces in the cart is more than 0"),
-        ("!order.is_open", "it is not so that the order is still open"),
+        ("!order.is_open", "the order is not open"),
+        ("! user.came_back && true", "the user was not seen again more than half an hour after the entry and true"),
+        ("!cart.size", "`!cart.size`"),
         ("order.companion != ''", "the product type that goes with what was bought is named"),
         ("(order.category == '') || true", "(the category of most of the order is not named) or true"),
         ("coupon.kind == 'gift'", "the coupon's kind is 'gift'"),
@@ -83,6 +85,7 @@ def test_conditions_are_said_or_quoted_whole(text: str, words: str | None) -> No
 
 def test_every_name_of_the_view_has_a_phrase() -> None:
     assert language.PHRASES.keys() == VARIABLES.keys()
+    assert language.DENIED.keys() == {name for name, variable in VARIABLES.items() if variable.kind == "bool"}
     assert not any(words.startswith(("when ", "from when ", "until ")) for words in language.PHRASES.values())
     assert language.phrase("no.such_name") == "no.such_name"
 

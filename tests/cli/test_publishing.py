@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from app.cli import cli, publishing
+from app.cli import cli, publishing, rules
 from app.publications import topic
 from app.publications.record import ALL, Publication, encode, key
 from app.settings import Settings
@@ -65,6 +65,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
     monkeypatch.setattr(topic, "publisher", publisher)
     monkeypatch.setattr(topic, "read_all", read_all)
     monkeypatch.setattr(publishing, "check_topics", there)
+    monkeypatch.setattr(rules, "check_topics", there)
     monkeypatch.setenv("LIFECYCLE_CLOCK", "events")
     made.say("publish", made.directory)
     return made
@@ -191,3 +192,31 @@ def test_what_nobody_can_read_is_named_and_the_next_number_is_above_it(desk: Des
     for told in (desk.say("published"), desk.say("pause", "nudge")):
         assert "Number 2 cannot be read by this release: it is not written as a publication (KeyError)." in told
     assert topic.found(desk.log).latest == 4
+
+
+def test_what_is_published_is_shown_as_it_is_in_effect_with_its_pause(desk: Desk) -> None:
+    asked = ("show", "thanks", "--published")
+    desk.log.clear()
+    nothing = CliRunner().invoke(cli, ["rules", *asked])
+    assert (nothing.exit_code, "Nothing is published yet" in nothing.output) == (1, True)
+    desk.say("publish", desk.directory)
+    shown = CliRunner().invoke(cli, ["rules", *asked])
+    assert shown.exit_code == 0, shown.output
+    assert shown.output.startswith("thanks, version 1 (family order, shadow)\n")
+    assert "paused" not in shown.output
+    desk.say("pause", "thanks", "--way", "skip")
+    assert "It is paused: what comes due is dropped." in " ".join(
+        CliRunner().invoke(cli, ["rules", *asked]).output.split()
+    )
+    other = CliRunner().invoke(cli, ["rules", "show", "winback", "--published"])
+    assert "There is no rule 'winback' in what is published. There are: nudge, thanks." in other.output
+    assert "--dir" not in other.output
+
+
+def test_a_topic_that_cannot_be_read_is_a_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(settings: Settings) -> topic.Found:
+        raise topic.PublishingProblem("Kafka does not answer.")
+
+    monkeypatch.setattr(topic, "read_all", silent)
+    result = CliRunner().invoke(cli, ["rules", "show", "thanks", "--published"])
+    assert (result.exit_code, result.output) == (1, "Error: Kafka does not answer.\n")

@@ -143,7 +143,7 @@ def test_text_of_others_cannot_write_to_the_terminal(where: Path, tmp_path: Path
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["nugde", "e.jsonl"], "There is no rule 'nugde'. Did you mean nudge?"),
+        (["nugde", "e.jsonl"], "rules. Did you mean nudge? Rules of another directory: --dir DIR."),
         (["nudge", "nowhere.jsonl"], "There is no file nowhere.jsonl."),
         (["nudge", "nowhere.jsonl", "--until", "soon"], "--until"),
     ],

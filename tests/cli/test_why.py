@@ -90,7 +90,7 @@ def test_what_a_rule_waits_for_is_said_to_who_asks_why_it_was_not_entered() -> N
     said = " ".join(not_entered("coupon_unused", RULES.meanings["coupon_unused"], 60))
     assert said.startswith("coupon_unused: nothing of it is kept for this user, so it was not entered, or had ended")
     assert "It is entered when a coupon is issued (CouponIssued). Each pack has a run of its own, and no pack" in said
-    assert "It ends at once when a coupon is redeemed (CouponRedeemed), when a coupon is revoked" in said
+    assert "It ends at once when a coupon of the pack is redeemed (CouponRedeemed), when the last" in said
 
 
 def test_runs_that_were_ended_before_anything_was_due_are_told_of_the_rule_that_is_asked_for() -> None:

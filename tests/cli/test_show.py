@@ -1,0 +1,264 @@
+"""`lifecycle rules show`: every setting of a rule is said in words, and what is said is what the engine does."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from app.core import catalogue_file as reader
+from app.core.calendar import AHEAD
+from app.core.looks import VISIT_GAP
+from app.core.problems import located
+from app.core.scope import AT_RISK_MIN, CHURNED_MIN, SILENCES, VARIABLES
+from app.explain import rule as explained
+from app.explain import sending, things
+from app.explain.language import PHRASES
+from app.rulebook import POLICY_FILES, SHIPPED
+from schemas.instant import DAY, MINUTE
+from tests.cli.shop import NUDGE, THANKS, run, words
+
+RULES = {
+    path.stem: located(path.read_text(), path.name, [])[0]
+    for path in sorted(SHIPPED.glob("*.yaml"))
+    if path.name not in POLICY_FILES
+}
+OTHERS = {
+    "live": "shadow", "marketing": "transactional", "contact": "grant", "once": "after_exit", "drop": "defer",
+    "OrderPaid": "OrderPlaced", "user": "order", "order": "user", "coupon": "pack", "pack": "coupon", "cart": "user",
+    "yearly": None, "line": None, "first_order": None, "instead": None, True: None,
+}  # fmt: skip
+
+
+def leaves(data: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to each single setting."""
+    if isinstance(data, dict):
+        for name, value in data.items():
+            yield from leaves(value, *path, name)
+    elif isinstance(data, list):
+        for position, value in enumerate(data):
+            yield from leaves(value, *path, position)
+    else:
+        yield path
+
+
+def other(value: Any) -> Any:
+    """Something else that a file might have there, or nothing where there is nothing else."""
+    if type(value) is int:
+        return value + 1
+    return OTHERS.get(value, "waited" if value in VARIABLES else f"{value}_x")
+
+
+def changed(rule: dict[str, Any], path: tuple[Any, ...]) -> dict[str, Any]:
+    data = copy.deepcopy(rule)
+    place: Any = data
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = other(place[path[-1]])
+    return data
+
+
+def paragraph(text: str) -> str:
+    return words(" ".join(explained.paragraph(located(text, "rule.yaml", [])[0])))
+
+
+def with_setting(line: str, text: str = NUDGE) -> str:
+    """The paragraph of a rule with one setting put in, or in the place of another."""
+    name = line.partition(":")[0]
+    return paragraph("".join(each for each in text.splitlines(True) if not each.startswith(f"{name}:")) + line + "\n")
+
+
+# -- nothing is left out
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_setting_of_a_shipped_rule_is_said_and_none_is_left_as_it_stands(name: str) -> None:
+    rule = RULES[name]
+    shown = explained.shown(rule)
+    assert not [line for line in shown if line.startswith("Also set")]
+    # All entries of a rule have the key of the first: the reader sees to it.
+    paths = [path for path in leaves(rule) if not (path[0] == "enter" and path[1] != 0 and path[-1] == "key")]
+    assert len(paths) > 10
+    assert [path for path in paths if explained.shown(changed(rule, path)) == shown] == []
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("holdout: 0.05", "Of all users 5 % are held out of it, so that the others can be compared with them."),
+        ("paused: hold", "It is paused: what comes due waits until it is no longer worth sending."),
+        ("paused: skip", "It is paused: what comes due is dropped."),
+        ("paused: expire", "It is paused: what comes due counts as no longer worth sending."),
+        ("on_change: finish", "Whoever entered under another version finishes under that one."),
+        ("on_change: follow", "Whoever entered under another version goes on under this one."),
+        ("on_change: restart", "Whoever entered under another version begins anew under this one."),
+        ("on_change: exit", "Whoever entered under another version is out of it."),
+        ("start: state_only", "Nothing that was due before the rule was switched on is sent."),
+        ("recheck: [stock, price]", "the sender should ask once more about: stock and price."),
+        ("repeat: yearly", "After its last step it begins anew: it comes every year."),
+        ("facts: [user.came_back]", "The facts that go with it: whether the user was seen again more than half an"),
+    ],
+)
+def test_what_no_shipped_rule_sets_has_its_words_too(setting: str, sentence: str) -> None:
+    assert sentence not in paragraph(NUDGE)
+    said = with_setting(setting)
+    assert sentence in said
+    assert "Also set" not in said
+
+
+@pytest.mark.parametrize(
+    ("setting", "sentence"),
+    [
+        ("on_cap: defer", "A marketing contact whose channels have all reached their frequency caps waits until one"),
+        ("on_cap: drop", "A marketing contact whose channels have all reached their frequency caps is dropped."),
+        ("once_in: 7d", "Within 7 days only one of a user's runs may write, with all its steps; what others would say"),
+    ],
+)
+def test_what_holds_a_contact_back_is_said_of_contacts_only(setting: str, sentence: str) -> None:
+    contact = NUDGE.replace("priority: 50", f"priority: 50\n  {setting}")
+    assert sentence in paragraph(contact)
+    grant = paragraph(contact.replace("action: contact", "action: grant"))
+    assert sentence not in grant
+    assert f"Also set: send.{setting}" in grant
+
+
+def test_the_names_of_the_settings_are_those_of_the_reader() -> None:
+    assert explained._SAID == reader._TOP
+    assert sending._OF_ANY | sending._OF_A_CONTACT == reader._SEND
+
+
+# -- what is said is so
+
+
+@pytest.mark.parametrize("name", ["birthday", "anniversary"])
+def test_what_comes_every_year_is_not_over_after_its_step(name: str) -> None:
+    said = words(run("rules", "show", name).stdout)
+    assert "After its last step it begins anew: it comes every year." in said
+    assert "↻ and so on, a year later" in said
+    assert "the run is over" not in said
+    assert "Its next step is timed anew when the profile names another time zone (ProfileUpdated)." in said
+    assert AHEAD == 7 * DAY  # as the phrase of the glossary has it
+
+
+def test_a_pack_ends_with_the_last_coupon_that_is_left_of_it() -> None:
+    said = words(run("rules", "show", "coupon_unused").stdout)
+    assert (
+        "It ends at once when a coupon of the pack is redeemed (CouponRedeemed), when the last coupon that is left of "
+        "the pack is revoked (CouponRevoked) or at the coupon's expiry."
+    ) in said
+    assert "It stands still while all that is left of the pack is locked by unpaid orders (CouponLocked), until" in said
+    assert "A coupon that is in no pack is one by itself, and what is said of the coupon is of the one that" in said
+    assert "✕ over at any time before: when the last coupon that is left of the pack is revoked" in said
+
+
+def test_an_end_is_said_of_the_very_thing_that_the_run_is_about() -> None:
+    said = words(run("rules", "show", "checkout_reminder").stdout)
+    assert "It ends at once when that order, or a part of it, is paid (OrderPaid); when that order is cancelled" in said
+    assert "when that order, or a part of it, is placed (OrderPlaced), if that order is not open;" in said
+    of_others = "when any order of the user is {} after the entry, if the run's own order is not open"
+    assert of_others.format("placed (OrderPlaced)") in said
+    assert of_others.format("paid (OrderPaid)") in said
+    assert "still open" not in said
+
+
+@pytest.mark.parametrize(
+    ("key", "end", "sentence"),
+    [
+        ("user", "on: OrderPaid", "when an order is paid (OrderPaid)"),
+        ("order", "on: OrderShipped", "when that order is shipped (OrderShipped)"),
+        ("order", "on: DepositPaid", "when a deposit is paid for that order (DepositPaid)"),
+        ("coupon", "on: CouponLocked", "when that coupon is locked by an unpaid order (CouponLocked)"),
+        ("pack", "on: CouponLocked", "when a coupon of the pack is locked by an unpaid order (CouponLocked)"),
+        ("cart", "on: CartUpdated", "when that cart changes (CartUpdated)"),
+        ("cart", "on: UserLoggedIn, same: user", "when the user visits (UserLoggedIn) after the entry"),
+        ("category", "on: ProductViewed", "when a product of that category is viewed (ProductViewed)"),
+        ("category", "on: UserLoggedIn", "when the user visits (UserLoggedIn)"),
+        (
+            "product_type",
+            "on: OrderPaid, same: product_type",
+            "when an order with something of that product type, and not as a gift, is paid (OrderPaid)",
+        ),
+        ("coupon", "on: Other", "when Other"),
+        ("coupon", "at: coupon.expires_at", "at the coupon's expiry"),
+        (
+            "coupon",
+            "on: CouponRevoked, when: coupon.value_minor > 5",
+            "when that coupon is revoked (CouponRevoked), if that coupon's value in cents is more than 5",
+        ),
+    ],
+)
+def test_what_ends_a_run_by_its_key(key: str, end: str, sentence: str) -> None:
+    rule, _ = located(f"enter: {{on: X, key: {key}}}\nends: {{{end}}}\n", "rule.yaml", [])
+    (said,) = (things.end(rule, entry) for entry in things.entries(rule, "ends"))
+    assert said == sentence
+
+
+def test_a_transactional_step_is_not_called_marketing() -> None:
+    out = run("rules", "show", "checkout_reminder").stdout
+    assert re.search(r"^  1  a transactional contact by push, else wechat_service or sms$", out, re.M)
+    assert re.search(r"^  2  a marketing contact by push, else wechat_service or sms$", out, re.M)
+    said = words(out)
+    assert "sms, transactional in step 1 and marketing in step 2; it may be sent for 16 hours." in said
+    assert "only the one with the highest goes out; what comes in step 1 competes with nothing." in said
+    assert "What is transactional needs no consent to marketing, and meets neither frequency caps nor" in said
+    assert "transactional" not in run("rules", "show", "cart_abandoned").stdout
+
+
+@pytest.mark.parametrize("name", ["post_purchase_offer", "welcome_pack"])
+def test_what_goes_out_at_once_competes_with_nothing(name: str) -> None:
+    assert "Its priority is 10, but it competes with nothing." in words(run("rules", "show", name).stdout)
+
+
+def test_visits_are_explained_where_a_rule_uses_them() -> None:
+    said = words(run("rules", "show", "browse_abandoned").stdout)
+    assert (
+        "the number of visits (looks at least half an hour apart) to the product looked at most is at least 2" in said
+    )
+    assert "view.visits: visits to the best product: looks at it half an hour apart, or more" in said
+    assert VISIT_GAP == 30 * MINUTE
+
+
+def test_the_silences_are_those_that_the_phrases_name() -> None:
+    assert "one and a half times" in PHRASES["silence.at_risk"]
+    assert "(30 days at least)" in PHRASES["silence.at_risk"]
+    assert (SILENCES["at_risk"](100 * DAY), AT_RISK_MIN) == (150 * DAY, 30 * DAY)
+    assert "three times" in PHRASES["silence.churned"]
+    assert "(60 days at least)" in PHRASES["silence.churned"]
+    assert (SILENCES["churned"](100 * DAY), CHURNED_MIN) == (300 * DAY, 60 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        (
+            "reactivated",
+            "but this: when the order that it was entered by is cancelled, or refunded as a whole, what is",
+        ),
+        ("post_purchase_offer", "but this: when that order is cancelled, or refunded as a whole, what is out is taken"),
+        ("winback", "When the order that it was entered by is cancelled, or refunded as a whole, it ends and what is"),
+        ("replenishment", "When nothing of that product type is left of the order, because it was cancelled or the"),
+    ],
+)
+def test_what_a_purchase_began_goes_back_with_it(name: str, sentence: str) -> None:
+    said = words(run("rules", "show", name).stdout)
+    assert sentence in said
+    assert "✕ over, and what is out is taken back: when" in said
+
+
+def test_what_no_purchase_began_is_not_taken_back_with_one() -> None:
+    assert "cancelled" not in run("rules", "show", "anniversary").stdout
+
+
+def test_a_condition_that_is_asked_of_every_event_is_said_once() -> None:
+    said = words(run("rules", "show", "first_order_gift").stdout)
+    assert said.count("the user's history is known from its beginning") == 1
+    assert "; each time only if the user's history is known from its beginning and" in said
+    assert "there was no purchase before the entry" in said
+    assert "it is not so that" not in said
+
+
+def test_a_shadow_grant_is_said_to_be_none() -> None:
+    assert "no contact is made; but the rule is in shadow mode, so nothing is really sent." in paragraph(THANKS)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import chain
 from typing import Any, Final
 
-from app.explain.rule import flow
+from app.explain.language import flow
 
 _NOT_SET: Final = object()
 _LONGEST: Final = 100

@@ -17,7 +17,7 @@ from app.cli.letters import Letter
 from app.cli.redriving import Choice, Plan
 from app.cli.terminal import width
 from app.explain.language import counted
-from app.explain.timeline import printable
+from app.explain.timeline import named_as, printable
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem
 from schemas.events import INPUT_TOPICS
@@ -72,7 +72,7 @@ def table(found: list[Letter]) -> list[str]:
     rows = [("when", "code", "field", "from", "reason")]
     rows += [
         (
-            letter.rejected_at[:19].replace("T", " "),
+            named_as(letter.rejected_at),
             letter.code,
             printable(letter.field) or "-",
             f"{letter.topic}[{letter.partition}] offset {letter.offset}",
@@ -123,7 +123,7 @@ def redrive(code: str | None, topic: str | None, again: bool, dry_run: bool, yes
 def said(plan: Plan) -> Iterator[str]:
     """What a redrive would do, in words."""
     if plan.send:
-        yield f"{counted(plan.send.total(), 'message')} to send, the oldest rejected {plan.oldest}:"
+        yield f"{counted(plan.send.total(), 'message')} to send, the oldest rejected {named_as(plan.oldest)}:"
         for (code, topic), count in sorted(plan.send.items()):
             yield f"  {count:,} {code} to {topic}"
     else:

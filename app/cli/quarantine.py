@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from datetime import UTC
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
@@ -21,13 +20,14 @@ from app.cli import reading
 from app.core import transfers
 from app.core.ids import event_hash
 from app.core.transfers import History, NewerTransfer, NotATransfer, PassedOn
+from app.explain.timeline import named
 from app.processor import TIMER, TRANSFERS, quarantine_key
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem, changelog, physical
 from schemas import codec
 from schemas.codec import DecodeOptions, Ignored, RejectedMessage
 from schemas.events import Event
-from schemas.instant import LATEST, format_instant
+from schemas.instant import LATEST
 
 
 class QuarantineProblem(Exception):
@@ -132,7 +132,7 @@ def described_timer(settings: Settings, place: Place) -> list[str]:
     _require_partition(settings, place)
     if place.offset > LATEST:
         raise QuarantineProblem(f"{place.offset} is no instant: take the number that the worker's log names.")
-    due = format_instant(place.offset, UTC)
+    due = named(place.offset)
     return [f"What is due in shard {place.partition} at {due}: where the rules fail on it, these steps are not taken."]
 
 
@@ -162,18 +162,18 @@ def described(settings: Settings, place: Place, record: Any) -> list[str]:
     options = DecodeOptions(
         clock_skew=settings.clock_skew, assume_zone=settings.assume_zone, unknown_types=settings.unknown_types
     )
-    lines = [f"{place}, received {format_instant(max(record.timestamp, 0) * 1000, UTC)}:"]
+    lines = [f"{place}, received {named(max(record.timestamp, 0) * 1000)}:"]
     if place.input == TRANSFERS:
         return [*lines, f"  {_transferred(record.value)}"]
     message = codec.decode(place.input, record.key, record.value, record.timestamp, options)
     if isinstance(message, Event):
-        happened = format_instant(message.occurred_at, UTC)
+        happened = named(message.occurred_at)
         return [*lines, f"  {message.TYPE}, happened {happened}, hash of its id {event_hash(message.event_id).hex()}"]
     if isinstance(message, RejectedMessage):
         return [*lines, f"  cannot be used anyway ({message.code}): it would go to the dead letters by itself"]
     if isinstance(message, Ignored):
         return [*lines, f"  {message.name}, which is ignored anyway: it stops no shard"]
-    return [*lines, f"  {message.TYPE} {format_instant(message.occurred_at, UTC)}, which belongs to no user"]
+    return [*lines, f"  {message.TYPE} {named(message.occurred_at)}, which belongs to no user"]
 
 
 def _transferred(value: bytes | None) -> str:
@@ -183,7 +183,7 @@ def _transferred(value: bytes | None) -> str:
     except (NotATransfer, NewerTransfer) as problem:
         return f"nothing that this version reads ({problem})" if str(problem) else "nothing that a shard wrote"
     if isinstance(message, History):
-        when, event = format_instant(message.occurred_at, UTC), event_hash(message.event_id).hex()
+        when, event = named(message.occurred_at), event_hash(message.event_id).hex()
         return (
             f"the history of an account that was merged {when}, hash of that event's id {event}: until it is sent "
             "again, none of it counts"

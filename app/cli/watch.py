@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from app.cli import named
+from app.explain.timeline import named_as
 from app.feed import FeedProblem, Told, triggers
 from app.settings import Settings, SettingsError, load_settings
 
@@ -19,7 +20,7 @@ from app.settings import Settings, SettingsError, load_settings
 @click.option("--user", help="Only this user's.")
 @click.option("--from-start", is_flag=True, help="Begin with the oldest that Kafka still keeps.")
 def command(rule: str | None, user: str | None, from_start: bool) -> None:
-    """Print triggers as they come: when, rule, user, step, channel, reason. Ctrl-C ends it.
+    """Print triggers as they come: when (UTC), rule, user, step, channel, reason. Ctrl-C ends it.
 
     Exit code 2 when --rule names none.
     """
@@ -46,7 +47,7 @@ async def _watch(settings: Settings, rule: str | None, user: str | None, from_st
 def line(told: Told) -> str:
     """A trigger or a retraction in one line, with console markup."""
     body = told.body
-    at = str(body.get("decided_at"))[:19].replace("T", " ")
+    at = named_as(str(body.get("decided_at")))
     how = "[red]retracted[/]" if told.retracted else str(body.get("channel") or body.get("action"))
     if body.get("mode") == "shadow":
         how += " (shadow)"

@@ -19,11 +19,13 @@ from rich.console import Console
 from app.accounts import Merged, merged_key, merged_of
 from app.cli import named, reading
 from app.cli.terminal import width
+from app.core.guardrails import start
 from app.core.row import NewerRow, Row, Run, decode
 from app.core.rules import Catalogue
 from app.explain import rule as words
 from app.explain import timeline
 from app.explain.language import listed
+from app.explain.missed import missed
 from app.explain.things import Data
 from app.explain.timeline import Entry
 from app.processor import META_KEY, TRANSFERS, active_since, partition_of
@@ -72,7 +74,7 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
         context.exit(1)
     for line in told(user, known, rule, zone, begin, last):
         click.echo(line)
-    skipped = passed_over(known, rule, zone, settings, rules.catalogue)
+    skipped = passed_over(known, rule, zone, settings, rules.catalogue) if begin is None else []
     for line in skipped:
         click.echo(line)
     data = rules.meanings.get(rule or "")
@@ -262,21 +264,26 @@ def _accounts(user: str, known: Known, zone: tzinfo) -> list[str]:
 def passed_over(
     known: Known, rule: str | None, zone: tzinfo, settings: Settings, catalogue: Catalogue | None
 ) -> list[str]:
-    """What the start policies of rules did that were switched on after the user had done something they enter on."""
+    """What the start policies did of rules that were switched on after the user had done something they enter on: which
+    entries were refused, and of which rules something had been due."""
     if catalogue is None:
         return []
-    first = _first_entries(known.events, catalogue)
+    first, policy = _first_entries(known.events, catalogue), start_policy(settings)
+    starts = {
+        name: (policy or catalogue.rules[name].start or start.DEFAULT, active)
+        for name, active in sorted(known.active_since.items())
+        if rule in (None, name) and name in first
+    }
+    since = {name: start.sends_from(*how) for name, how in starts.items()}
+    late = {name: at for name, at in since.items() if first[name] < at}
+    due = missed(known.events, catalogue, {name: at for name, at in late.items() if starts[name][0] != "none"})
     groups: dict[str, list[str]] = {}
-    for name, active in sorted(known.active_since.items()):
-        if rule not in (None, name) or name not in first:
-            continue
-        start = start_policy(settings) or catalogue.rules[name].start or "state-only"
-        since = int(start.removeprefix("since:")) if start.startswith("since:") else active
-        if first[name] < since:
-            when = timeline.local(since, zone)
-            what = f"what happened before {when} starts nothing" if start == "none" else f"what was due before {when}"
-            how = "" if start == "none" else " was passed over"
-            groups.setdefault(f"{what}{how} (start: {start.partition(':')[0]}).", []).append(name)
+    for name, at in late.items():
+        how, when = starts[name][0].partition(":")[0], timeline.local(at, zone)
+        if how == "none":
+            groups.setdefault(f"what happened before {when} starts nothing (start: none).", []).append(name)
+        elif name in due:
+            groups.setdefault(f"what was due before {when} was passed over (start: {how}).", []).append(name)
     return [f"{', '.join(names)}: {said}" for said, names in groups.items()]
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct, structs
 from app.core.row import NEVER, Row, Run
 from app.explain.language import flow, listed
 from schemas.events import Event, IssuedCoupon, Line, LineQuantity
-from schemas.instant import Instant, format_instant, parse_instant
+from schemas.instant import BadInstant, Instant, format_instant, parse_instant
 from schemas.triggers import Decision, Offer, Outcome, Retraction, StageChange, Trigger
 from schemas.triggers import Entry as About
 
@@ -67,7 +67,15 @@ def local(at: int, zone: tzinfo) -> str:
 
 def named(at: int, zone: tzinfo = UTC) -> str:
     """'2026-03-01 08:15:30 UTC': an instant that stands by itself."""
-    return f"{local(at, zone)} {zone}"
+    return local(at, zone) if at >= NEVER else f"{local(at, zone)} {zone}"
+
+
+def named_as(text: str) -> str:
+    """The instant that a message has as text, in UTC; what is none stands as it is."""
+    try:
+        return named(parse_instant(text))
+    except BadInstant:
+        return printable(text)
 
 
 # -- what happened

@@ -11,13 +11,15 @@ from zoneinfo import ZoneInfo
 import click
 import pytest
 
+from app.backtest.driver import Driver
 from app.cli import named
 from app.cli.why import Known, not_entered, passed_over, told
 from app.core.row import Mark, Row, Run
+from app.processor import InvariantBroken
 from app.rulebook import load
 from app.settings import load_settings
 from schemas import events as ev
-from tests.core.shop import at, event, issued, paid, terms
+from tests.core.shop import at, event, issued, line, paid, terms
 
 ZONE = ZoneInfo("Asia/Shanghai")
 
@@ -28,12 +30,31 @@ def said(active: Mapping[str, int], *events: ev.Event, rule: str | None = None, 
 
 
 def test_rules_that_were_switched_on_later_say_what_they_passed_over() -> None:
-    on = {"coupon_unused": at("03-08"), "winback": at("03-08"), "cart_abandoned": at("03-08"), "gone": at("03-08")}
-    assert said(on, paid("o-1", "03-01", coupons_issued=(terms("c-1"),))) == [
-        "coupon_unused, winback: what was due before 2026-03-08 12:00:00 was passed over (start: state-only)."
+    names = ("coupon_unused", "repurchase_coupon", "winback", "cart_abandoned", "gone")
+    on = dict.fromkeys(names, at("03-09"))
+    bought = paid("o-1", "03-01", line(category="baby"), coupons_issued=(terms("c-1"),))
+    over = "what was due before 2026-03-09 12:00:00 was passed over (start: state-only)."
+    assert said(on, bought) == [f"coupon_unused, repurchase_coupon: {over}"]
+    assert said(on, bought, rule="coupon_unused") == [f"coupon_unused: {over}"]
+    assert said({**on, "winback": at("06-09")}, bought, rule="winback") == [
+        f"winback: {over.replace('03-09', '06-09')}"
     ]
-    assert said(on, paid("o-1", "03-01"), rule="coupon_unused") == []
-    assert said(on, paid("o-1", "03-01"), rule="winback") != []
+
+
+def test_of_rules_of_which_nothing_was_due_before_they_were_switched_on_nothing_was_passed_over() -> None:
+    bought = paid("o-1", "03-01", coupons_issued=(terms("c-1"),))
+    assert said({"winback": at("03-09"), "coupon_unused": at("03-08")}, bought) == []
+    used = event(ev.CouponRedeemed, "03-02", coupon_id="c-1")
+    assert said({"coupon_unused": at("03-09")}, bought, used) == []
+
+
+def test_where_a_rule_fails_on_the_past_nothing_is_claimed_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> None:
+        raise InvariantBroken
+
+    bought = paid("o-1", "03-01", coupons_issued=(terms("c-1"),))
+    monkeypatch.setattr(Driver, "advance_time", fails)
+    assert said({"coupon_unused": at("03-09")}, bought) == []
 
 
 def test_what_happened_after_a_rule_was_switched_on_needs_no_word() -> None:
@@ -44,13 +65,13 @@ def test_what_happened_after_a_rule_was_switched_on_needs_no_word() -> None:
     ("start", "words"),
     [
         ("none", "what happened before 2026-03-08 12:00:00 starts nothing (start: none)."),
-        ("since:2026-03-05T00:00:00+08:00", "what was due before 2026-03-05 00:00:00 was passed over (start: since)."),
+        ("since:2026-03-07T00:00:00+08:00", "what was due before 2026-03-07 00:00:00 was passed over (start: since)."),
         ("since:2026-02-05T00:00:00+08:00", None),
     ],
 )
 def test_the_start_policy_of_the_settings_is_the_one_that_counts(start: str, words: str | None) -> None:
-    told = said({"winback": at("03-08")}, paid("o-1", "03-01"), start=start)
-    assert told == ([f"winback: {words}"] if words else [])
+    told = said({"repurchase_coupon": at("03-08")}, paid("o-1", "03-01", line(category="baby")), start=start)
+    assert told == ([f"repurchase_coupon: {words}"] if words else [])
 
 
 def test_nothing_known_of_a_user_is_nothing_whatever_the_shard_knows() -> None:

@@ -316,7 +316,9 @@ async def test_watch_prints_a_line_a_trigger_picks_by_rule_and_ends_clean_on_ctr
     lines = [(await asyncio.wait_for(process.stdout.readline(), 30)).decode() for _ in range(2)]
     process.send_signal(signal.SIGINT)
     rest, errors = await asyncio.wait_for(process.communicate(), 20)
-    shown = [word for word in ("2026-03-01 09:00:01", "winback", "u-1", "step 1", "push", "t-1.") if word in lines[0]]
+    shown = [
+        word for word in ("2026-03-01 01:00:01 UTC", "winback", "u-1", "step 1", "push", "t-1.") if word in lines[0]
+    ]
     assert len(shown) == 6, (lines, errors)
     assert "retracted" in lines[1]
     assert (process.returncode, rest) == (0, b"")

@@ -12,6 +12,7 @@ from app.settings import Settings, SettingsError, load_settings
 
 DEFAULT_PORT = 9092
 NOT_RUNNING = 3
+_HERE = frozenset({HOST, "localhost"})
 
 
 class TerminalProgress(embedded.Progress):
@@ -70,13 +71,14 @@ def command() -> None:
 @click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="3 to try failures.")
 @click.option("--port", type=click.IntRange(1, 65_535), help=f"The first broker's port.  [default: {DEFAULT_PORT}]")
 def up(brokers: str, port: int | None) -> None:
-    """Start Kafka and wait until it serves. Nothing happens if it runs already."""
+    """Start Kafka and wait until it serves. Nothing happens if it runs already.
+
+    Where LIFECYCLE_KAFKA_BOOTSTRAP names another Kafka, that one is used and nothing is started. Exit code 0 when there
+    is a Kafka to use afterwards, 1 when not.
+    """
     settings = _settings()
-    if settings.bootstrap_given and not _is_embedded(settings, port):
-        click.echo(
-            f"LIFECYCLE_KAFKA_BOOTSTRAP names the Kafka at {settings.kafka_bootstrap}, so that one is used and nothing "
-            "was started. Unset it to use the embedded Kafka."
-        )
+    if settings.bootstrap_given and not _is_embedded(settings, int(brokers), port):
+        click.echo(_used_instead(settings.kafka_bootstrap, port))
         return
     try:
         before = embedded.status(settings.data_dir)
@@ -129,18 +131,39 @@ def status(context: click.Context) -> None:
         context.exit(NOT_RUNNING)
 
 
-def _is_embedded(settings: Settings, port: int | None) -> bool:
+def _used_instead(named: str, port: int | None) -> str:
+    """That another Kafka is used. Raises ClickException when it does not answer, or is not what was asked for."""
+    if port:
+        raise click.ClickException(
+            f"Nothing was started: LIFECYCLE_KAFKA_BOOTSTRAP names {named}, and all commands would go there. To use an "
+            f"embedded Kafka on port {port}, set it to {HOST}:{port} and run this again."
+        )
+    if embedded.listens(named):
+        return (
+            f"LIFECYCLE_KAFKA_BOOTSTRAP names the Kafka at {named}: it answers and is used, and nothing was started. "
+            "Unset it to use the embedded Kafka."
+        )
+    host, _, number = named.rpartition(":")
+    here = f", or start it there with `lifecycle kafka up --port {number}`" if host in _HERE else ""
+    raise click.ClickException(
+        f"Nothing was started: LIFECYCLE_KAFKA_BOOTSTRAP names {named}, where nothing answers. Start that Kafka or "
+        f"correct the address. For the embedded Kafka, unset it and run this again{here}."
+    )
+
+
+def _is_embedded(settings: Settings, brokers: int, port: int | None) -> bool:
     """Whether LIFECYCLE_KAFKA_BOOTSTRAP names the embedded Kafka itself, as it runs or as it is asked for."""
     try:
         cluster = embedded.status(settings.data_dir)
     except embedded.KafkaProblem:
         cluster = None
-    ours = {str(port)} if port else set()
-    if cluster is not None and cluster.running:
+    running = cluster is not None and bool(cluster.running)
+    first = port or (None if running else DEFAULT_PORT)
+    ours = {str(first + place) for place in range(brokers)} if first else set()
+    if cluster is not None and running:
         ours |= {str(node.port) for node in cluster.nodes}
-    hosts = {HOST, "localhost"}
     named = [server.rpartition(":") for server in settings.kafka_bootstrap.split(",")]
-    return all(host in hosts and number in ours for host, _, number in named)
+    return all(host in _HERE and number in ours for host, _, number in named)
 
 
 def _settings() -> Settings:

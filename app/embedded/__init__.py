@@ -19,7 +19,7 @@ from app.embedded.cluster import HEAP_MB, STOP_TIMEOUT_S, Broker, Cluster
 from app.embedded.config import Node
 from app.embedded.jars import default_cache
 from app.embedded.locks import locked
-from app.embedded.ports import HOST, brokers_seen, find_free, holder, is_free
+from app.embedded.ports import HOST, brokers_seen, find_free, holder, is_free, listens
 from app.embedded.problem import KafkaProblem, Progress
 
 __all__ = [
@@ -30,6 +30,7 @@ __all__ = [
     "answers",
     "default_cache",
     "down",
+    "listens",
     "serves",
     "status",
     "up",

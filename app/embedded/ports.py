@@ -55,6 +55,18 @@ def holder(port: int) -> str | None:
     return None
 
 
+def listens(servers: str, timeout_s: float = 3.0) -> bool:
+    """Whether something takes connections at one of these addresses (`host:port`, separated by commas)."""
+    for server in servers.split(","):
+        host, _, port = server.strip().rpartition(":")
+        try:
+            with socket.create_connection((host.strip("[]"), int(port)), timeout=timeout_s):
+                return True
+        except (OSError, ValueError):
+            continue
+    return False
+
+
 def brokers_seen(port: int, timeout_s: float = 1.0) -> int:
     """How many brokers the one on this port knows to be alive, itself included; 0 when it doesn't answer."""
     try:

@@ -210,11 +210,57 @@ def test_data_of_another_number_of_brokers_is_not_touched(data_dir: Path) -> Non
     assert (home / "node-1" / "data" / "meta.properties").exists()
 
 
-def test_a_cluster_that_was_named_is_used_instead(data_dir: Path) -> None:
-    told = lifecycle(data_dir, "kafka", "up", LIFECYCLE_KAFKA_BOOTSTRAP="kafka.example.com:9092")
-    assert told.exit_code == 0
-    assert "the Kafka at kafka.example.com:9092, so that one is used and nothing was started" in told.output
+def test_another_kafka_that_was_named_and_answers_is_used_instead(data_dir: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        named = f"127.0.0.1:1,127.0.0.1:{other.getsockname()[1]}"
+        told = lifecycle(data_dir, "kafka", "up", LIFECYCLE_KAFKA_BOOTSTRAP=named)
+        assert told.exit_code == 0
+        assert f"the Kafka at {named}: it answers and is used, and nothing was started. Unset it" in told.output
+        wrong = lifecycle(data_dir, "kafka", "up", "--port", "9393", LIFECYCLE_KAFKA_BOOTSTRAP=named)
+        assert wrong.exit_code == 1
+        assert f"Nothing was started: LIFECYCLE_KAFKA_BOOTSTRAP names {named}, and all" in wrong.output
+        assert "set it to 127.0.0.1:9393 and run this again." in wrong.output
     assert not (data_dir / "kafka").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "way_out"),
+    [
+        ("kafka.invalid:9092", "unset it and run this again."),
+        ("127.0.0.1:1,127.0.0.1:2", "unset it and run this again."),
+        ("localhost:1", "unset it and run this again, or start it there with `lifecycle kafka up --port 1`."),
+    ],
+)
+def test_another_kafka_that_was_named_and_does_not_answer_is_no_success(
+    data_dir: Path, named: str, way_out: str
+) -> None:
+    told = lifecycle(data_dir, "kafka", "up", LIFECYCLE_KAFKA_BOOTSTRAP=named)
+    assert told.exit_code == 1
+    assert f"Nothing was started: LIFECYCLE_KAFKA_BOOTSTRAP names {named}, where nothing answers." in told.output
+    assert told.output.endswith(f"For the embedded Kafka, {way_out}\n")
+    assert not (data_dir / "kafka").exists()
+
+
+@pytest.mark.parametrize(
+    ("named", "arguments"),
+    [
+        ("127.0.0.1:9092", []),
+        ("localhost:9393", ["--port", "9393"]),
+        ("127.0.0.1:9393,127.0.0.1:9395", ["--port", "9393", "--brokers", "3"]),
+    ],
+)
+def test_the_embedded_kafka_is_started_where_its_own_address_is_named(
+    data_dir: Path, monkeypatch: pytest.MonkeyPatch, named: str, arguments: list[str]
+) -> None:
+    def asked(_: Path, brokers: int, port: int, *__: object) -> None:
+        raise embedded.KafkaProblem(f"{brokers} on {port}")
+
+    monkeypatch.setattr(embedded, "up", asked)
+    told = lifecycle(data_dir, "kafka", "up", *arguments, LIFECYCLE_KAFKA_BOOTSTRAP=named)
+    brokers, port = (3 if "--brokers" in arguments else 1), (9393 if arguments else 9092)
+    assert told.output == f"Error: {brokers} on {port}\n"
 
 
 def test_a_damaged_description_and_two_brokers_are_refused(data_dir: Path) -> None:

@@ -6,14 +6,16 @@ from decimal import Decimal
 from typing import Any, Literal
 
 import pytest
+from msgspec.structs import replace
 
 from app.backtest.driver import Driver
 from app.core import engine
 from app.core.rules import index
+from app.core.transfers import History
 from app.rulebook import load
 from schemas import events as ev
 from tests.catalogues import THREE
-from tests.core.shop import OPEN, Desk, at, catalogue, event, line, paid, placed, received, refunded
+from tests.core.shop import OPEN, Desk, at, catalogue, event, line, paid, placed, received, refunded, rule_text
 
 NIGHT = 'quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n'
 
@@ -99,3 +101,53 @@ def test_a_balance_that_is_not_due_is_not_asked_for_whatever_the_clock(clock: Li
     assert [(t.step, t.decided_at[5:16]) for t in driver.triggers] == [(1, "03-11T20:15"), (2, "03-12T19:00")]
     finals = [(d.step, d.due_at[5:16]) for d in driver.decisions if d.final]
     assert finals == [(1, "03-11T20:15"), (2, "03-12T18:00")]
+
+
+# -- the rhythm
+
+
+RHYTHM = rule_text(steps="[{after: user.usual_gap}]", send="{channels: [push], expires_after: 36h}")
+OLD = [paid(f"o-{day}", f"{day} 22:00") for day in ("02-09", "03-01", "03-21", "04-10")]
+"""One every 20 days: what waits is due on 04-30 at 22:00."""
+BETWEEN, LONG_AGO = paid("o-between", "03-10 22:00"), paid("o-long-ago", "2025-12-11 22:00")
+"""One more between them makes it 15 days, until 04-25; one long ago, 30 days, until 05-10."""
+
+
+def late_or_merged(desk: Desk, how: str, order: ev.OrderPaid) -> Desk:
+    """This purchase is heard of now: it was this account's, or that of one that becomes part of it."""
+    if how == "late":
+        return desk.say(order)
+    other, told = Desk(desk.catalogue).say(order).row, History("u-1", ("u-2",), "merge", desk.now, None)
+    desk.row = engine.absorb(desk.row, told, replace(other, user_id="u-2"), desk._moment(desk.now, desk.floor))
+    return desk
+
+
+@pytest.mark.parametrize("how", ["late", "merged"])
+def test_a_step_that_moves_into_the_past_is_asked_now_and_is_stale_when_it_should_have_come_long_ago(how: str) -> None:
+    for now, outcome in (("04-25 22:00", "fired"), ("04-27 10:00", "fired"), ("04-27 10:00:01", "expired")):
+        desk = Desk(catalogue(RHYTHM)).say(*OLD).wait(now)
+        late_or_merged(desk, how, BETWEEN).wait(now)
+        assert said(desk) == [(outcome, "04-25T22:00", now.replace(" ", "T")[:11])], now
+
+
+@pytest.mark.parametrize("how", ["late", "merged"])
+@pytest.mark.parametrize(("tick", "outcomes"), [(0, ["fired"]), (1, [])])
+def test_a_step_that_turns_out_to_be_due_before_the_rule_may_send_is_passed_over(
+    how: str, tick: int, outcomes: list[str]
+) -> None:
+    desk = Desk(catalogue(RHYTHM), sends_from={"a_rule": at("04-25 22:00") + tick}).say(*OLD).wait("04-26 22:00")
+    passed_over = desk.tallies["steps", "before_start", "a_rule"]
+    late_or_merged(desk, how, BETWEEN).wait("12-31")
+    assert [d.outcome for d in desk.decisions] == outcomes
+    assert desk.tallies["steps", "before_start", "a_rule"] - passed_over == tick
+
+
+@pytest.mark.parametrize("how", ["late", "merged"])
+def test_a_silence_that_waits_for_the_morning_is_measured_anew(how: str) -> None:
+    desk = Desk(catalogue(RHYTHM, shop=NIGHT)).say(*OLD).wait("04-30 23:00")
+    late_or_merged(desk, how, LONG_AGO).wait("12-31")
+    assert said(desk) == [
+        ("deferred", "04-30T22:00", "04-30T22:00"),
+        ("deferred", "05-10T22:00", "05-10T22:00"),
+        ("fired", "05-10T22:00", "05-11T09:00"),
+    ]

@@ -17,7 +17,7 @@ from app.core.rules import Rule
 from app.core.runs.ends import close
 from app.core.runs.entries import let_in_anew
 from app.core.runs.keeping import each_run, put
-from app.core.runs.timing import due_of, waits_for_its_first_step
+from app.core.runs.timing import by_the_rhythm
 from app.core.scope import Scope
 from schemas.events import OrderPaid, ProductViewed, UserRegistered
 
@@ -103,7 +103,4 @@ def _may_have_entered(row: Row, rule: Rule, run: Run, moment: Moment) -> bool:
 def _timed(row: Row, run: Run, moment: Moment) -> Run:
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    if not waits_for_its_first_step(rule, run) or rule.steps[0].at_once:
-        return run
-    due = due_of(row, rule, run, 0, run.entered_at, moment)
-    return run if due == run.due_at else replace(run, due_at=due, timer_at=max(due, moment.floor))
+    return by_the_rhythm(row, rule, run, moment)

@@ -17,7 +17,7 @@ from app.core.runs.entries import let_in
 from app.core.runs.keeping import entered, put
 from app.core.runs.marks import mark_of, seen_ends
 from app.core.runs.things import entry_keys, is_locked
-from app.core.runs.timing import due_of, schedule, waits_for_its_first_step, with_ends
+from app.core.runs.timing import by_the_rhythm, schedule, with_ends
 from app.core.runs.waiting import freed
 from app.core.scope import NO_COUPON, NO_ORDER, taken_back
 
@@ -110,6 +110,4 @@ def _met(row: Row, run: Run, moment: Moment) -> Run:
         return with_ends(row, rule, run, seen_ends(row, rule, run, moment), moment)
     for mark in seen_ends(row, rule, run, moment):
         run = ended(row, rule, run, mark, Happening(mark.kind, mark.at, mark.event_id, mark.kind), moment)
-    if not waits_for_its_first_step(rule, run) or due_of(row, rule, run, 0, run.entered_at, moment) == run.due_at:
-        return run
-    return schedule(row, rule, run, run.entered_at, moment)
+    return by_the_rhythm(row, rule, run, moment)

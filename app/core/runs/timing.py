@@ -74,9 +74,11 @@ def with_ends(row: Row, rule: Rule, run: Run, ends: tuple[Mark, ...], moment: Mo
     return replace(run, ends=ends) if ends else revive(row, rule, replace(run, ends=()), moment)
 
 
-def waits_for_its_first_step(rule: Rule, run: Run) -> bool:
-    """Whether a run of a user's has led to nothing yet, and may be timed anew by what the user's rhythm is now."""
-    return rule.key == "user" and not run.ends and not run.step and not run.sequence and run.timer_at < NEVER
+def by_the_rhythm(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    """A run of a user's that has led to nothing yet, timed by what is known now of the purchases that make the user's
+    rhythm."""
+    first = rule.key == "user" and not run.ends and not run.step and run.timer_at < NEVER
+    return _due_anew(row, rule, run, moment) if first else run
 
 
 def _after(row: Row, rule: Rule, run: Run, moment: Moment) -> int:
@@ -98,15 +100,18 @@ def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Ro
 
 
 def _retimed(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
-    """The run with its pending step due by what is known now. A candidate that waits (for the morning, its window) and
-    is due at another instant is asked anew at that one: whatever it waited for was worked out from the old one."""
     if run.step >= len(rule.steps):
         return run
     run = replace(run, data=_data_now(row, run))
-    if rule.steps[run.step].at is None:
-        return run
+    return run if rule.steps[run.step].at is None else _due_anew(row, rule, run, moment)
+
+
+def _due_anew(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
+    """The run with its pending step, which counts from the entry, due by what is known now: asked now if that is past,
+    for it was waited for. A candidate that waits (for the morning, its window) and is due at another instant is asked
+    anew at that one: whatever it waited for was worked out from the old one."""
     due = due_of(row, rule, run, run.step, run.entered_at, moment)
-    if run.sequence and due == run.due_at:
+    if due == run.due_at:
         return run
     if due < moment.sends_from.get(rule.name, 0):
         return _before_start(row, rule, run, due, moment)

@@ -156,6 +156,21 @@ def test_a_candidate_that_waits_in_the_night_goes_on_with_the_one_that_is_left()
     assert [d.outcome for d in desk.decisions] == ["deferred", "fired"]
 
 
+def test_a_candidate_that_waits_in_the_night_is_asked_when_the_one_that_is_left_makes_it_due() -> None:
+    night = catalogue("coupon_unused", shop='quiet_hours: {from: "21:00", until: "09:00", jitter: 0s}\n')
+    first = issued("c-1", "03-01 22:00", pack_id="p", expires_at="04-01")
+    later = issued("c-2", "03-01 22:00", pack_id="p", valid_from="03-20", expires_at="06-01")
+    desk = Desk(night).say(first, later).wait("03-08 23:00").say(revoked("c-1", "03-08 23:00")).wait("03-30")
+    assert [(d.outcome, d.due_at[5:16], d.decided_at[5:16]) for d in desk.decisions] == [
+        ("deferred", "03-08T22:00", "03-08T22:00"),
+        ("fired", "03-27T12:00", "03-27T12:00"),
+    ]
+    desk = Desk(night).say(first, later).wait("03-08 23:00").say(revoked("c-2", "03-08 23:00")).wait("03-10")
+    assert [(t.coupons, t.due_at[5:16], t.decided_at[5:16]) for t in desk.triggers] == [
+        (("c-1",), "03-08T22:00", "03-09T09:00")
+    ]
+
+
 # -- when
 
 

@@ -46,7 +46,7 @@ def hold(row: Row, rule: Rule, happening: Happening, moment: Moment) -> Row:
 
 def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
     """The run of a pack by what its coupons are now: ended or not, waiting or not, and its first step due by those that
-    can be used, unless something has come of it or that is past."""
+    can be used, unless it is over or that is past. A candidate that waits for the morning is asked when it is due."""
     held = rule.holds is not None and is_locked(row, run)
     free, run = run.held and not held, replace(run, held=held)
     if run.ends:
@@ -54,12 +54,13 @@ def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
         return with_ends(row, rule, run, others + seen_ends(row, rule, run, moment), moment)
     if free and (run.sequence or _waits(rule, run)):
         return freed(rule, run, at)
-    if run.step or run.sequence:
+    if run.step:
         return _watched(row, rule, run, moment)
     due = due_of(row, rule, run, 0, run.entered_at, moment)
-    if due < max(moment.floor, moment.sends_from.get(rule.name, 0)):
+    same = run.sequence and due == run.due_at
+    if same or due < max(moment.floor, moment.sends_from.get(rule.name, 0)):
         return _watched(row, rule, run, moment)
-    return replace(run, due_at=due, timer_at=due)
+    return replace(run, due_at=due, timer_at=due, competing=False, slot=0)
 
 
 def freed(rule: Rule, run: Run, at: int) -> Run:

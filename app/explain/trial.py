@@ -13,9 +13,10 @@ import msgspec
 
 from app.backtest.driver import DeadLetter, Driver
 from app.core.calendar import zone_of
+from app.core.ids import run_id
 from app.core.row import NEVER, Row, Run, decode
 from app.core.rules import Catalogue, index
-from app.explain import timeline
+from app.explain import refusals, timeline
 from app.explain.timeline import BEGAN, Entry, local, thing
 from app.processor import Output, Record
 from app.replay.outgoing import EVERY_INPUT, Outgoing
@@ -98,9 +99,10 @@ class _Teller:
         self.timelines: dict[str, list[Entry]] = {}
         self.touched: dict[str, None] = {}
         self._default = catalogue.policy.zone
-        self._entering = frozenset(catalogue.entered_by)
+        self._catalogue = catalogue
         self._steps = {name: len(rule.steps) for name, rule in catalogue.rules.items()}
         self._runs: dict[str, dict[tuple[str, str, int], Run]] = {}
+        self._before: dict[str, Row] = {}
         self._outputs = self._rows = 0
         self._counted: dict[tuple[str, ...], int] = {}
         self._committed = dict(driver.broker.committed)
@@ -116,14 +118,20 @@ class _Teller:
         decisions, triggers = _read(outputs)
         event = next((e for e in applied if isinstance(e, Event)), None)
         if event is not None:
-            again = "published before: it changes nothing" if self._more("duplicates") else ""
-            self._note(event.user_id, timeline.happened(event, self._zone(event.user_id), again), touches=False)
+            twice = "published before: it changes nothing" if self._more("duplicates") else ""
+            self._note(event.user_id, timeline.happened(event, self._zone(event.user_id), twice), touches=False)
         changes = self.driver.broker.changelog[0][self._rows :]
         self._rows += len(changes)
-        began = self._more("runs", "entered")
+        began, again = self._more("runs", "entered"), self._more("refused_entries", "reentry")
         for key, value in changes:
             if not key.startswith(b"\x00") and value is not None:
-                self._compare(decode(value), event, {decision.run_id for decision in decisions}, began)
+                row = decode(value)
+                fresh = self._compare(row, event, {decision.run_id for decision in decisions}, began)
+                if event is not None and not fresh and not began:
+                    before = self._before.get(row.user_id)
+                    for why in refusals.of(before, row, event, self._catalogue, again=again > 0):
+                        self._note(row.user_id, Entry(event.occurred_at, BEGAN, "no entry", why), touches=False)
+                self._before[row.user_id] = row
         for decision in decisions:
             its_own = [trigger for trigger in triggers if trigger.trigger_id == decision.trigger_id]
             for entry in timeline.decided([decision], its_own, [], self._zone(decision.user_id)):
@@ -157,18 +165,20 @@ class _Teller:
 
     # -- what a turn changed in a row
 
-    def _compare(self, row: Row, event: Event | None, decided: set[str], began: int) -> None:
+    def _compare(self, row: Row, event: Event | None, decided: set[str], began: int) -> bool:
+        """Notes what is different in the runs; whether one is there that was not."""
         user = row.user_id
         zone = self.zones[user] = zone_of(row, self._default)
         before = self._runs.get(user, {})
         after = {(name, run.event_id, run.ordinal): run for name, runs in row.runs.items() for run in runs}
         self._runs[user] = after
         if event is None:
-            return
+            return False
         at, cause = event.occurred_at, event.TYPE
         for place, run in after.items():
             if place not in before:
-                self._note(user, Entry(at, BEGAN, "entered", self._entry(run, zone)))
+                its_own = run_id(run.rule, user, run.kind, run.key, run.event_id, run.ordinal)
+                self._note(user, Entry(at, BEGAN, "entered", self._entry(run, zone, its_own in decided)))
             else:
                 for word, text in self._changes(before[place], run, cause, zone):
                     self._note(user, Entry(at, BEGAN, word, text))
@@ -178,23 +188,23 @@ class _Teller:
                 word = "replaced" if fresh else "ended"
                 text = "by a new entry" if fresh else f"by {cause}"
                 self._note(user, Entry(at, BEGAN, word, f"{run.rule}{thing(run.kind, run.key)}, {text}"))
-        if cause in self._entering and not fresh and not began:
-            text = "its condition does not hold, or it may not enter again"
-            self._note(user, Entry(at, BEGAN, "no entry", text), touches=False)
-        elif began and not fresh and not decided:
+        if began and not fresh and not decided:
             self._note(user, Entry(at, BEGAN, "entered", "and over at once: nothing of it is still to come"))
+        return bool(fresh)
 
     def _lives(self, run: Run) -> bool:
         return not run.ends and run.step < self._steps.get(run.rule, 0)
 
-    def _entry(self, run: Run, zone: tzinfo) -> str:
+    def _entry(self, run: Run, zone: tzinfo, asked: bool) -> str:
+        """`asked`: its first step was due as it was entered, and what became of that follows."""
         what = f"{run.rule}{thing(run.kind, run.key)}"
         if run.ends:
             return f"{what}, but {run.ends[0].kind} had ended it before"
         if run.step >= self._steps.get(run.rule, 0):
-            return f"{what}; no step is left"
+            return f"{what}: its step is due at once" if asked else f"{what}; no step of it is still to come"
+        first = "step 1 is due at once, " if asked and run.step else ""
         held = ", but it waits now" if run.held else ""
-        return f"{what}: step {run.step + 1} is due {local(run.due_at, zone)}{held}"
+        return f"{what}: {first}step {run.step + 1} is due {local(run.due_at, zone)}{held}"
 
     def _changes(self, old: Run, new: Run, cause: str, zone: tzinfo) -> Iterable[tuple[str, str]]:
         what = f"{new.rule}{thing(new.kind, new.key)}"

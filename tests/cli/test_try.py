@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
-from tests.cli.shop import coupon, event, file_of, run, shop, words
+from tests.cli.shop import THANKS, coupon, event, file_of, run, shop, words
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_what_does_not_enter_is_said_to_be_so_and_what_waits_goes_on(where: Path
     assert "2 users, 1 concerned" in said
     assert "c-small" not in said  # only who is concerned is shown
     alone = words(run("rules", "try", "nudge", file, "--dir", where, "--user", "u-1").stdout)
-    assert "no entry its condition does not hold, or it may not enter again" in alone
+    assert "no entry its condition does not hold (when)" in alone
     assert "1 user, 0 concerned, 0 triggers" in alone
 
 
@@ -160,3 +161,109 @@ def test_a_user_is_told_in_their_own_zone(where: Path, tmp_path: Path) -> None:
     said = words(run("rules", "try", "nudge", file, "--dir", where).stdout)
     assert "u-1 (times in America/New_York)" in said
     assert "2026-03-01 00:00:00 entered nudge (coupon c-4): step 1 is due 2026-03-08 00:00:00" in said
+
+
+# -- what is entered, and what is not
+
+
+def refused(rule: str, path: Path, *events: dict[str, object]) -> list[str]:
+    """What is said of the entries that were none, of a shipped rule or of one in the directory of the path."""
+    where = ("--dir", path / "rules") if (path / "rules").exists() else ()
+    result = run("rules", "try", rule, file_of(path / "e.jsonl", *events), *where)
+    assert result.exit_code == 0, result.output
+    whole = re.sub(r"\n {34}", "", result.stdout)
+    return [words(line[34:]) for line in whole.splitlines() if line[23:34].strip() == "no entry"]
+
+
+def registered(at: str) -> dict[str, object]:
+    return event("UserRegistered", "u-1", f"2026-03-{at}+08:00")
+
+
+def paid(order: str, at: str, *types: str) -> dict[str, object]:
+    lines = [{"product_id": f"p-{name}", "category": "baby", "product_type": name, "quantity": 1} for name in types]
+    fields = {"order_id": order, "total": "9.00", "currency": "CNY", "lines": lines}
+    return event("OrderPaid", "u-1", f"2026-03-{at}+08:00", **fields)
+
+
+def test_what_goes_out_as_it_is_entered_has_its_step_then(tmp_path: Path) -> None:
+    file = file_of(tmp_path / "e.jsonl", registered("01T08:00:00"))
+    said = words(run("rules", "try", "welcome_pack", file).stdout)
+    assert "entered welcome_pack: its step is due at once 2026-03-01 08:00:00 granted welcome_pack, step 1:" in said
+    assert "no step" not in said
+
+
+def test_of_several_steps_the_one_that_is_due_at_once_is_told_with_the_next(where: Path, tmp_path: Path) -> None:
+    (where / "thanks.yaml").write_text(THANKS.replace("[{at_once: true}]", "[{at_once: true}, {after: 1d}]"))
+    file = file_of(tmp_path / "e.jsonl", paid("o-1", "02T08:00:00", "tea"))
+    said = words(run("rules", "try", "thanks", file, "--dir", where).stdout)
+    assert "entered thanks (order o-1): step 1 is due at once, step 2 is due 2026-03-03 08:00:00" in said
+
+
+def test_what_is_heard_of_too_late_has_no_step_to_come(tmp_path: Path) -> None:
+    soon = event("CouponIssued", "u-1", "2026-03-01T08:00:00Z", coupon_id="c-1", expires_at="2026-03-01T18:00:00Z")
+    said = words(run("rules", "try", "coupon_expiring", file_of(tmp_path / "e.jsonl", soon)).stdout)
+    assert "entered and over at once: nothing of it is still to come" in said
+    assert "0 triggers" in said
+
+
+def test_an_entry_that_is_refused_says_whether_the_condition_did_or_re_entry(tmp_path: Path) -> None:
+    first, second, third = (
+        paid("o-1", "02T08:00:00", "tea"),
+        paid("o-2", "03T08:00:00", "tea"),
+        paid("o-3", "04T08:00:00"),
+    )
+    again = "re-entry refuses it: a user enters only once (reentry: once)"
+    no_order = "there is no order yet that it could be entered by (as_of: first_order)"
+    assert refused("first_order_gift", tmp_path, registered("01T08:00:00"), first, second) == [
+        no_order, f"its condition does not hold (when); and {again}",
+    ]  # fmt: skip
+    assert refused("repurchase_coupon", tmp_path, first, third) == ["its condition does not hold (when)"]
+    assert refused("replenishment", tmp_path, third) == ["it has no line of its own"]
+    assert refused("replenishment", tmp_path, paid("o-1", "02T08:00:00", "unheard_of", "nameless")) == [
+        "its condition does not hold (when)"
+    ]
+
+
+def test_what_was_known_enters_nothing_and_is_called_so(tmp_path: Path) -> None:
+    assert refused("welcome_pack", tmp_path, registered("01T08:00:00"), registered("01T09:00:00")) == [
+        "it says nothing that was not known"
+    ]
+
+
+def test_a_coupon_joins_the_run_of_its_pack_and_enters_no_second_time(tmp_path: Path) -> None:
+    def issued(coupon_id: str, at: str) -> dict[str, object]:
+        return event("CouponIssued", "u-1", f"2026-{at}T12:00:00+08:00", coupon_id=coupon_id, pack_id="p-1",
+                     expires_at="2026-04-01T08:00:00Z")  # fmt: skip
+
+    coupons = issued("c-1", "03-01"), issued("c-2", "03-02"), issued("c-3", "06-01")
+    assert refused("coupon_unused", tmp_path, *coupons) == [
+        "its coupon joins the run of its pack", "re-entry refuses it: no pack enters twice (reentry: every_key)",
+    ]  # fmt: skip
+
+
+def test_what_an_entry_is_counted_from_may_not_be_known(tmp_path: Path) -> None:
+    old = event("CustomerBaseline", "u-1", "2026-03-01T08:00:00Z", orders=0, registered_at="2026-01-01T08:00:00Z")
+    assert refused("winback", tmp_path, old) == ["what its entry is counted from is not known (at)"]
+
+
+def test_what_was_taken_back_before_it_was_heard_of_is_no_entry(tmp_path: Path) -> None:
+    gone = event("OrderCancelled", "u-1", "2026-03-02T09:00:00+08:00", order_id="o-1")
+    placed = {**paid("o-1", "03T08:00:00", "tea"), "type": "OrderPlaced"}
+    assert refused("checkout_reminder", tmp_path, gone, placed) == ["its order had been taken back before"]
+
+
+def test_a_run_that_is_not_over_lets_no_other_in(where: Path, tmp_path: Path) -> None:
+    (where / "nudge.yaml").write_text(
+        THANKS.replace("rule: thanks", "rule: nudge").replace("key: order", "key: user").replace(
+            "[{at_once: true}]", "[{after: 9d}]"
+        ).replace("reentry: every_key", "reentry: after_exit")
+    )  # fmt: skip
+    assert refused("nudge", tmp_path, paid("o-1", "02T08:00:00"), paid("o-2", "03T08:00:00")) == [
+        "re-entry refuses it: a run is there that is not over (reentry: after_exit)"
+    ]
+
+
+def test_what_names_no_thing_of_the_rules_kind_is_no_entry(where: Path, tmp_path: Path) -> None:
+    (where / "thanks.yaml").write_text(THANKS.replace("OrderPaid, key: order", "ProductViewed, key: product_type"))
+    looked = event("ProductViewed", "u-1", "2026-03-02T09:00:00+08:00", product_id="p-1")
+    assert refused("thanks", tmp_path, looked) == ["it names no product type"]

@@ -15,7 +15,16 @@ from schemas.instant import DAY, HOUR, MINUTE
 
 
 def hints(catalogue: Catalogue) -> Iterator[str]:
-    """A sentence for each rule with something that may be lost before it can go out."""
+    """A sentence for each rule with something that may be lost before it can go out, and for offers that are not all
+    in the shop's one currency."""
+    currencies = sorted(
+        {offer.currency for offer in catalogue.policy.offers.values() if offer.value and offer.currency}
+    )
+    if len(currencies) > 1:
+        yield (
+            f"shop.yaml: its offers are in {listed(currencies, 'and')}. They go out as they stand there, whatever "
+            "currency an order was in: if the shop has one currency, write that one."
+        )
     for rule in catalogue.rules.values():
         waits = dict(_waits(rule, catalogue.policy))
         longest, limit = sum(waits.values()), rule.send.expires_after

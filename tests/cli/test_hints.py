@@ -60,6 +60,17 @@ def test_a_grant_waits_for_nothing() -> None:
     assert hinted("action: grant, expires_after: 1min", NIGHT.format("15min"), "1h") == []
 
 
+def test_offers_in_more_than_one_currency_are_spoken_of() -> None:
+    larger = '{kind: amount, value: "30.00", currency: NAMED}'
+    texts = [OPEN.replace("{kind: gift}", larger.replace("NAMED", currency)) for currency in ("CNY", "USD")]
+    one, two = (list(hints(catalogue(rule_text(), gates=text))) for text in texts)
+    assert one == []
+    (said,) = two
+    assert said.startswith(
+        "shop.yaml: its offers are in CNY and USD. They go out as they stand there, whatever currency"
+    )
+
+
 def test_the_shipped_rules_outlast_the_shipped_night() -> None:
     assert list(hints(load())) == []
 

@@ -33,6 +33,8 @@ __all__ = ["command"]
 AHEAD: Final = 5 * SECOND
 """CLOCK=wall: so much time every worker has to hear of a publication before it takes effect."""
 _REFUSED: Final = 2
+_NAMED: Final = 5
+"""So many rules are named in a sentence, more are counted: `lifecycle rules published` has their names."""
 
 T = TypeVar("T")
 
@@ -247,7 +249,12 @@ def _paused_by_name(publication: Publication, name: str) -> list[str]:
         return []
     be = "is" if len(alone) == 1 else "are"
     ends = "`lifecycle rules resume RULE` ends that of one, `lifecycle rules resume --all --by-name` of all"
-    return [f"{listed(alone, 'and')} {be} paused by name: {ends}."]
+    return [f"{_few(alone)} {be} paused by name: {ends}."]
+
+
+def _few(names: Sequence[str]) -> str:
+    """Their names, or how many rules they are."""
+    return listed(names, "and") if len(names) <= _NAMED else f"{len(names)} rules"
 
 
 def _warn(unreadable: Mapping[int, str]) -> None:
@@ -302,7 +309,7 @@ def _asked_again(before: Publication | None, after: Publication) -> list[str]:
         return []
     since = after.effective_at
     when = "" if since is None else f", from {named(since)} to {named(since + PAUSE_SPREAD)}"
-    what = f"What was held of {listed(rules, 'and')} is asked again within the hour{when}"
+    what = f"What was held of {_few(rules)} is asked again within the hour{when}"
     return [f"{what}: each user at an instant of its own. What is stale by then is not sent."]
 
 

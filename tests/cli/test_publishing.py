@@ -14,7 +14,7 @@ from app.cli import cli, publishing, rules
 from app.publications import topic
 from app.publications.record import ALL, Publication, encode, key
 from app.settings import Settings
-from tests.cli.shop import NUDGE, POLICY, shop
+from tests.cli.shop import NUDGE, POLICY, THANKS, shop
 
 BY_NAME = (
     "{} paused by name: `lifecycle rules resume RULE` ends that of one, "
@@ -92,6 +92,15 @@ def test_who_ends_a_pause_of_all_that_was_never_begun_or_is_over_ends_none_that_
     assert desk.paused == {}
     assert BY_NAME.format("nudge is") not in told
     assert "Nothing differs from number 4" in desk.say("resume", "--all")
+
+
+def test_many_rules_are_counted_in_a_sentence(desk: Desk) -> None:
+    more = {f"thanks{n}": THANKS.replace("rule: thanks", f"rule: thanks{n}") for n in range(6)}
+    desk.say("publish", str(shop(Path(desk.directory), **more)))
+    desk.say("pause", "--all")
+    desk.say("resume", "nudge")
+    assert BY_NAME.format("7 rules are") in desk.say("resume", "--all", refused=True)
+    assert "What was held of 7 rules is asked again" in desk.say("resume", "--all", "--by-name")
 
 
 def test_both_kinds_of_pauses_may_be_ended_at_once(desk: Desk) -> None:

@@ -43,7 +43,9 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
             row = runs.heard_late(row, happening, moment)
         row = runs.on_happening(row, happening, moment)
         row = stages.on_happening(row, before, happening, moment)
-    return runs.swept(row, moment) if len(row.runs) > known else row
+    if (len(row.runs) - 1) // MANY_RUN_KEYS > (known - 1) // MANY_RUN_KEYS:
+        return runs.thinned(runs.swept(row, moment), moment)
+    return row
 
 
 def tick(row: Row, due_at: int, moment: Moment) -> Row:

@@ -37,7 +37,10 @@ MAX_MINOR = 1 << 61
 MAX_ENDED_RUNS = 4
 #: Keys whose runs are over, and kept in case that they are reversed or what they sent is retracted.
 MAX_RESTING = 256
-#: Keys of runs that a row may have before it is looked through, with each more, for runs that nothing will come of.
+#: Keys of one rule whose runs are alive. Of more, those entered first exit, until three quarters are left: encoding and
+#: decoding a row costs what is in it, and one user must not slow a partition. Twice the coupons that are kept.
+MAX_ALIVE = 512
+#: With each so many keys of runs more, a row is looked through for runs that nothing will come of, and for too many.
 MANY_RUN_KEYS = 64
 #: An event id is remembered for 7 days and at least the last 512; never more than 8,192 of them.
 LEDGER_MIN = 512

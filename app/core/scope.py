@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from app.core import calendar, looks
 from app.core.latest import of_the_latest
+from app.core.packs import coupons_of
 from app.core.policy import Policy
 from app.core.purchases import (
     bought_since,
@@ -70,10 +71,10 @@ def usable(coupon: Coupon) -> bool:
 def coupon_of(scope: Scope) -> Coupon:
     """The coupon a run is about: its own, or of a pack the usable one that expires first, and is not locked if it can
     be helped."""
-    coupons = scope.row.coupons
+    row, key = scope.row, scope.run.key
     if scope.run.kind == "coupon":
-        return coupons.get(scope.run.key, NO_COUPON)
-    pack = [c for c in coupons.values() if (c.pack_id or c.coupon_id) == scope.run.key]
+        return row.coupons.get(key, NO_COUPON)
+    pack = [c for c in coupons_of(row, key) if (c.pack_id or c.coupon_id) == key]
     open_ones = [c for c in pack if usable(c)]
     best = [c for c in open_ones if locked_until(c) <= scope.now] or open_ones or pack
     return min(best, key=lambda c: (c.expires_at, c.coupon_id), default=NO_COUPON)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from msgspec.structs import replace
 
-from app.core import facts, release, runs, visits
+from app.core import facts, runs, visits
 from app.core.moment import Moment
 from app.core.row import Coupon, Order, Row, Run, encode, size_of
 
@@ -159,15 +159,7 @@ def _live_runs(row: Row, excess: int, moment: Moment) -> Row:
 
 
 def _exited(row: Row, names: set[str], moment: Moment) -> Row:
-    """The row without these runs; what waited in one gets its final record."""
-    for name in sorted(names):
-        for run in row.runs[name]:
-            rule = moment.catalogue.rule_of(run)
-            if run.sequence and not run.ends and rule is not None:
-                release.drop(row, rule, run, "let go, as there was no more room for it", moment)
-            if not runs.rests(run):
-                moment.tally("runs", "exited", run.rule)
-    return replace(row, runs=_without(row.runs, names))
+    return runs.exited(row, names, "let go, as there was no more room for it", moment)
 
 
 _STAGES = (

@@ -1,5 +1,5 @@
-"""`make bench`: what an event costs the rules, and the engine beside a plain Faust agent. `ARGS=--help` says what to
-choose from."""
+"""`make bench`: what an event costs the rules, and the engine beside a plain Faust agent; `ARGS=user`: what it costs of
+one user who does very much. `ARGS=--help` says what to choose from."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import asyncio
 import logging
 import sys
 
-from tests.bench import catalogue_cost, simple_job
+from tests.bench import catalogue_cost, one_user, simple_job
 
 
 def main() -> int:
@@ -16,9 +16,10 @@ def main() -> int:
     parser.add_argument(
         "what",
         nargs="?",
-        choices=("both", "catalogue", "simple"),
+        choices=("both", "catalogue", "simple", "user"),
         default="both",
-        help="catalogue: three rules and the whole catalogue, without Kafka; simple: our engine and Faust, on Kafka",
+        help="catalogue: three rules and the whole catalogue, without Kafka; simple: our engine and Faust, on Kafka; "
+        "user: one user's thousands of coupons, without Kafka",
     )
     parser.add_argument(
         "--households", type=int, default=300, help="whose purchases (default %(default)s, as the demo)"
@@ -29,6 +30,8 @@ def main() -> int:
     parser.add_argument("--ours-only", action="store_true", help="leave Faust out")
     options = parser.parse_args()
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # new topics have no leaders for a moment
+    if options.what == "user":
+        return one_user.main(options)
     right = True
     if options.what != "simple":
         right = catalogue_cost.main(options) == 0

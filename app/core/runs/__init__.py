@@ -11,6 +11,7 @@ from app.core.moment import Moment
 from app.core.row import Row, run_key
 from app.core.runs.afterthoughts import heard_late, taken_back
 from app.core.runs.catalogues import adapt, woken
+from app.core.runs.crowds import exited, thinned
 from app.core.runs.ends import end_all, give_up, reopen
 from app.core.runs.entries import entry_of, let_in, let_in_later_looks
 from app.core.runs.histories import meet_history
@@ -26,6 +27,7 @@ __all__ = [
     "MAX_ENDS",
     "REVERSAL_WINDOW",
     "adapt",
+    "exited",
     "give_up",
     "heard_late",
     "meet_history",
@@ -36,6 +38,7 @@ __all__ = [
     "retime",
     "swept",
     "taken_back",
+    "thinned",
     "woken",
 ]
 

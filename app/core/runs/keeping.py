@@ -6,6 +6,7 @@ All others are let go, and of too many that merely rest, those entered first.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Set
+from operator import is_not
 
 from msgspec.structs import replace
 
@@ -33,7 +34,7 @@ def each_run(row: Row, changed: Callable[[Run], Run], moment: Moment) -> Row:
     """The row with each run as `changed` gives it, by what the row was before; the same row when none is another."""
     for name, runs in row.runs.items():
         after = [changed(run) for run in runs]
-        if any(new is not old for new, old in zip(after, runs, strict=True)):
+        if any(map(is_not, after, runs)):
             row = put(row, name, after, moment)
     return row
 
@@ -97,6 +98,8 @@ def swept(row: Row, moment: Moment) -> Row:
 
 def swept_among(row: Row, names: Set[str], moment: Moment) -> Row:
     """Looks at the runs of these keys only: all others wait for their timers."""
+    if not names:
+        return row
     things = {name for coupon in row.coupons.values() for name in (coupon.coupon_id, coupon.pack_id)}
     gone = {}
     for name in names:

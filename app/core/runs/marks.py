@@ -9,11 +9,12 @@ from msgspec.structs import replace
 from app.core.facts import left_of
 from app.core.happenings import Happening
 from app.core.moment import Moment
+from app.core.packs import coupons_of
 from app.core.purchases import is_paid, paid_since, parts_of
 from app.core.row import Mark, Row, Run
 from app.core.rules import End, Rule
 from app.core.runs.keeping import MAX_ENDS
-from app.core.runs.things import coupons_of, has_line
+from app.core.runs.things import has_line
 from app.core.scope import NO_ORDER, Scope, category_of, taken_back, usable
 
 _OF_A_THING = frozenset({"coupon", "pack", "order"})

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from app.core.happenings import Group, Happening
+from app.core.packs import coupons_of
 from app.core.purchases import purchase_of
 from app.core.row import NEVER, Coupon, Row, Run, run_key
 from app.core.rules import End, Enter, Rule
@@ -86,11 +87,6 @@ def has_line(groups: Mapping[str, Group], key: str) -> bool:
     """A gift of the same type is no purchase of it; a subscription to it is."""
     group = groups.get(key)
     return group is not None and (group.units > 0 or group.subscription)
-
-
-def coupons_of(row: Row, key: str) -> list[Coupon]:
-    """The coupon with this id, or those of the pack with this id."""
-    return [coupon for coupon in row.coupons.values() if key in (coupon.coupon_id, coupon.pack_id)]
 
 
 def usable_of(row: Row, key: str) -> list[Coupon]:

@@ -92,9 +92,10 @@ def retime(row: Row, order_id: str, kinds: frozenset[str], moment: Moment) -> Ro
     in another zone: the pending step is timed anew."""
 
     def timed(run: Run) -> Run:
+        if order_id not in ("", run.order_id):
+            return run
         rule = moment.catalogue.rule_of(run)
-        mine = rule is not None and order_id in ("", run.order_id) and rule.retime_on & kinds
-        return _retimed(row, rule, run, moment) if rule is not None and mine else run
+        return _retimed(row, rule, run, moment) if rule is not None and rule.retime_on & kinds else run
 
     return each_run(row, timed, moment)
 

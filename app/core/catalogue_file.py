@@ -46,6 +46,8 @@ _GOAL = {"on", "within"}
 _ENTRIES = {"enter": "{on: OrderPaid, key: user}", "ends": "{on: OrderPaid}", "steps": "{after: 7d}"}
 _END_AFTER = re.compile(r"\s*entered_at\s*\+\s*(\w+)\s*")
 _IN_HAND = "use of a coupon in hand"
+#: What is another instant in every round of a run: round after round of anything else would be due at once.
+_ONCE_A_YEAR = re.compile(r"\s*user\.(birthday|anniversary)(\s*[+-]\s*\d+(d|h|min|s))*\s*")
 
 _NAME = re.compile("[a-z][a-z0-9_]*")
 
@@ -366,6 +368,13 @@ class _Reader(Fields):
         value = self.data.get("repeat")
         if value not in (None, "yearly"):
             self.fail(("repeat",), f"'{shown(value)}' is not known; the only repetition is 'yearly'.")
+        first = next(iter(_mappings(self.data.get("steps"))), {})
+        if value == "yearly" and not _ONCE_A_YEAR.fullmatch(str(first.get("at"))):
+            self.fail(
+                ("repeat",),
+                "What repeats yearly has a first step that is due once a year, such as {at: user.birthday - 7d} or "
+                "{at: user.anniversary}.",
+            )
         return value == "yearly"
 
     def goal(self) -> tuple[str, int] | None:

@@ -156,7 +156,7 @@ def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
         holdout_salt=shop.value(("holdout", "salt"), str, default.holdout_salt),
         calendar=shop.listed("calendar", _period, default.calendar),
         offers=shop.named("offers", _offer, default.offers),
-        companions=shop.value(("companions",), _mapping, default.companions),
+        companions=shop.named("companions", _companion, default.companions),
         usual_gap=shop.value(("usual_gap",), _span, default.usual_gap),
         magic_number=shop.value(("magic_number",), _count, default.magic_number),
         stages=shop.listed("stages", _move, default.stages),
@@ -189,12 +189,6 @@ def _only(entry: Any, allowed: tuple[str, ...], what: str, *needed: str) -> dict
         if name not in entry:
             raise ValueError(f"{what} needs '{name}'.")
     return entry
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"This is a mapping, one entry a line, not '{shown(value)}'.")
-    return value
 
 
 def _names(value: Any, what: str) -> frozenset[str]:
@@ -266,6 +260,14 @@ def _offer(name: str, entry: Any) -> Offer:
             example = '"10.00"' if field in ("value", "min_spend") else "CNY" if field == "currency" else "amount"
             raise ValueError(f"'{shown(value)}' is no {field} of an offer. Write it as {field}: {example}.")
     return Offer(batch=name, kind=entry.get("kind", "amount"), **{k: entry.get(k) for k in _OFFER[1:]})
+
+
+def _companion(product_type: str, other: Any) -> str:
+    """Which types there are only the orders tell: any text may be one."""
+    if not isinstance(other, str) or not other or other == product_type:
+        how = "write one, or take the line out"
+        raise ValueError(f"What goes with {product_type} is another product type, not '{shown(other)}': {how}.")
+    return other
 
 
 def _move(entry: Any) -> StageMove:

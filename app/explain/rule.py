@@ -233,6 +233,9 @@ def _when(step: Data, number: int) -> str:
 def _asking(data: Data) -> Iterable[str]:
     if data.get("check"):
         yield f"Before anything goes out it asks once more whether {language.condition(data['check'])}."
+    ends = [str(entry.get("at")).strip() for entry in entries(data, "ends")]
+    if key_of(data) in ("coupon", "pack") and "coupon.expires_at" not in ends:
+        yield "Once the coupon has expired, nothing goes out."
 
 
 def _goal(data: Data) -> Iterable[str]:

@@ -154,6 +154,13 @@ def test_a_pack_ends_with_the_last_coupon_that_is_left_of_it() -> None:
     assert "✕ over at any time before: when the last coupon that is left of the pack is revoked" in said
 
 
+def test_nothing_goes_out_for_a_coupon_that_is_over_whether_or_not_the_rule_says_so() -> None:
+    over = "Once the coupon has expired, nothing goes out."
+    assert over not in paragraph(NUDGE)
+    assert over in with_setting("ends: [{on: CouponRedeemed}]")
+    assert over not in paragraph(THANKS)
+
+
 def test_an_end_is_said_of_the_very_thing_that_the_run_is_about() -> None:
     said = words(run("rules", "show", "checkout_reminder").stdout)
     assert "It ends at once when that order, or a part of it, is paid (OrderPaid); when that order is cancelled" in said

@@ -193,7 +193,7 @@ def test_offers_of_a_shop_that_cannot_be_read_are_not_missed_in_rules() -> None:
 def test_what_a_rule_of_the_shops_own_may_say_is_read() -> None:
     send = "{channels: [push], once_in: 7d, on_cap: drop, discount_every: 30d, coupon_in_hand: instead}"
     settings = {"holdout": "0.05", "repeat": "yearly", "on_change": "restart", "paused": "skip"}
-    steps = "[{after: 1d, offer: winback_small, class: transactional}]"
+    steps = "[{at: user.birthday - 1d, offer: winback_small, class: transactional}]"
     text = rule_text(send=send, steps=steps, goal="{on: OrderPaid, within: 7d}", **settings)
     (rule,) = catalogue(text).rules.values()
     assert (rule.holdout, rule.yearly, rule.on_change, rule.paused) == (0.05, True, "restart", "skip")
@@ -203,3 +203,19 @@ def test_what_a_rule_of_the_shops_own_may_say_is_read() -> None:
     assert [(step.offer, step.kind) for step in rule.steps] == [("winback_small", "transactional")]
     (plain,) = catalogue(rule_text()).rules.values()
     assert (plain.goal, plain.paused, plain.yearly, plain.on_change) == (None, None, False, "finish")
+
+
+@pytest.mark.parametrize("first", ["at: user.birthday", "at: user.anniversary - 7d + 1h", "at: ' user.birthday-7d '"])
+def test_what_is_due_once_a_year_repeats_yearly(first: str) -> None:
+    (rule,) = catalogue(rule_text(steps=f"[{{{first}}}, {{after: 1d}}]", repeat="yearly")).rules.values()
+    assert rule.yearly
+
+
+@pytest.mark.parametrize(
+    "first",
+    ["after: 1d", "at_once: true", "at: user.registered_at + 3d", "at: 'min(user.birthday, entered_at + 1d)'"],
+)
+def test_what_would_be_due_again_at_once_repeats_never(first: str) -> None:
+    place, message = problem(steps=f"[{{{first}}}, {{at: user.birthday}}]", repeat="yearly")
+    assert place == "more"
+    assert message.startswith("What repeats yearly has a first step that is due once a year, such as")

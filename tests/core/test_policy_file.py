@@ -159,7 +159,23 @@ _TIMES = "from: '2026-06-18T00:00:00Z', until: '2026-06-19T00:00:00Z'"
         ("consent: [push]", "'consent' is a mapping, one entry a line, not '[push]'."),
         ("consent: {push: yess}", "'yess' is no consent for push. Known: allowed, denied, quota."),
         ("consent: {pusch: allowed}", "'pusch' is no channel. Did you mean 'push'?"),
-        ("companions: [milk]", "This is a mapping, one entry a line, not '[milk]'."),
+        ("companions: [milk]", "'companions' is a mapping, one entry a line, not '[milk]'."),
+        (
+            "companions: {milk: }",
+            "What goes with milk is another product type, not 'nothing': write one, or take the line out.",
+        ),
+        (
+            "companions: {milk: ''}",
+            "What goes with milk is another product type, not '': write one, or take the line out.",
+        ),
+        (
+            "companions: {milk: [tea]}",
+            "What goes with milk is another product type, not '[tea]': write one, or take the line out.",
+        ),
+        (
+            "companions: {milk: milk}",
+            "What goes with milk is another product type, not 'milk': write one, or take the line out.",
+        ),
         ("holdout: {share: 2}", "'2' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
         ("holdout: {share: true}", "'true' is no share: write a number from 0 to 1, such as 0.05 for 5 %."),
         ("offers: 5", "'offers' is a mapping, one entry a line, not '5'."),

@@ -227,7 +227,10 @@ def _when(step: Data, number: int) -> str:
         return "at once"
     if "at" in step:
         return language.moment(step["at"])
-    return f"{timing(step.get('after'))} after {'the entry' if number == 1 else f'step {number - 1} was due'}"
+    since = "the entry" if number == 1 else f"step {number - 1} was due"
+    said = timing(step.get("after"))
+    # what is no plain length may end in words that 'after the entry' would be taken to belong to
+    return f"{said} after {since}" if said[:1].isdigit() else f"when {said} has passed since {since}"
 
 
 def _asking(data: Data) -> Iterable[str]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from app.core.guardrails.reentry import EVERY
 from app.explain import language
 from app.explain.language import EVENTS, event, listed, spoken
 
@@ -43,9 +44,12 @@ def key_of(data: Data) -> str:
 
 
 def one_each(data: Data) -> Iterable[str]:
-    """What a pack is, for rules that are about one."""
+    """What a pack is, for rules that are about one; and what has no name that could be known again."""
     if key_of(data) == "pack":
         yield _PACK
+    checkouts = any(entry.get("on") == "CheckoutStarted" for entry in entries(data, "enter"))
+    if key_of(data) == "order" and checkouts and data.get("reentry") in EVERY:
+        yield "A checkout that names neither an order nor itself may enter again once its run is over."
 
 
 def own(kind: object, key: str) -> str:

@@ -259,6 +259,24 @@ def test_what_no_purchase_began_is_not_taken_back_with_one() -> None:
     assert "cancelled" not in run("rules", "show", "anniversary").stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("winback", "step 1: when three times the user's usual gap between purchases (60 days at least) has passed"),
+        ("winback", "has passed since the entry, with the offer 'winback_small'; step 2: 30 days after step 1 was due"),
+        ("second_order_nudge", "│ when the user's usual gap between purchases has passed since the entry"),
+    ],
+)
+def test_a_length_that_is_the_users_own_is_not_mistaken_for_one_after_the_entry(name: str, sentence: str) -> None:
+    assert sentence in words(run("rules", "show", name).stdout)
+
+
+@pytest.mark.parametrize("name", ["checkout_reminder", "repurchase_coupon"])
+def test_what_has_no_name_is_not_known_again(name: str) -> None:
+    said = "A checkout that names neither an order nor itself may enter again once its run is over."
+    assert (said in words(run("rules", "show", name).stdout)) is (name == "checkout_reminder")
+
+
 def test_a_condition_that_is_asked_of_every_event_is_said_once() -> None:
     said = words(run("rules", "show", "first_order_gift").stdout)
     assert said.count("the user's history is known from its beginning") == 1

@@ -32,6 +32,7 @@ MOST_BYTES: Final = 8_388_608
 _PATIENCE_S: Final = 30.0
 _CLOSING_S: Final = 5.0
 _PAUSE_S: Final = 1.0
+_LOOK_S: Final = 0.02
 _TRIES: Final = 20
 _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, InvalidTxnState)
 
@@ -135,9 +136,11 @@ class Publisher:
             async with asyncio.timeout(_PATIENCE_S):
                 await producer.begin_transaction()
                 producer._txn_manager._transaction_waiter.add_done_callback(_heard)
+                offset = -1
                 for name, value in records:
-                    await producer.send_and_wait(topic, key=name, value=value, partition=0)
+                    offset = (await producer.send_and_wait(topic, key=name, value=value, partition=0)).offset
                 await producer.commit_transaction()
+                await _until_seen(self._settings, offset)
         except MessageSizeTooLargeError as problem:
             raise PublishingProblem(
                 f"The catalogue is larger than {topic} allows: raise its max.message.bytes to {MOST_BYTES}."
@@ -183,6 +186,21 @@ async def _close(producer: AIOKafkaProducer) -> None:
     stopping.cancel()
     for batch in waiting:
         batch._drain_waiter.add_done_callback(_heard)
+
+
+async def _until_seen(settings: Settings, offset: int) -> None:
+    """The brokers answer a commit before they have marked it in the topic, and until then nobody sees what was written:
+    whoever looks once this has returned does, a person's next command too."""
+    tp = TopicPartition(physical(settings, RULES), 0)
+    consumer = committed.consumer(settings)
+    try:
+        await consumer.start()
+        while True:
+            if (await consumer.end_offsets([tp]))[tp] > offset:
+                return
+            await asyncio.sleep(_LOOK_S)
+    finally:
+        await consumer.stop()
 
 
 def _heard(future: asyncio.Future[Any]) -> None:

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from aiokafka import TopicPartition
+
 from agents.catalogues import Catalogues
+from app import committed
 from app.metrics import Metrics
 from app.processor import Record
 from app.publications.record import Publication, encode, key
@@ -53,3 +61,39 @@ def test_of_a_number_the_first_record_counts_for_workers_and_publishers_and_none
 def test_what_a_worker_cannot_read_at_all_is_in_effect_at_once_because_nobody_knows_from_when_on_it_is() -> None:
     unread = worker([record(ONE), GARBAGE]).needed(1)[1]
     assert (unread.publication.since, unread.problem) == (0, "it is not written as a publication (KeyError)")
+
+
+class Brokers:
+    """Producer and consumer in one: a commit is answered, and the brokers get to marking it by and by."""
+
+    def __init__(self) -> None:
+        self.ends = [4, 4, 6]  # the record is at 4, and the mark itself takes an offset
+        self.calls: list[str] = []
+        self._txn_manager = SimpleNamespace(_transaction_waiter=asyncio.Future())
+
+    async def begin_transaction(self) -> None:
+        self.calls.append("begin")
+
+    async def send_and_wait(self, *_: object, **__: object) -> SimpleNamespace:
+        self.calls.append("send")
+        return SimpleNamespace(offset=4)
+
+    async def commit_transaction(self) -> None:
+        self.calls.append("commit")
+
+    async def start(self) -> None:
+        pass
+
+    async def stop(self) -> None:
+        pass
+
+    async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
+        self.calls.append("look")
+        return dict.fromkeys(tps, self.ends.pop(0))
+
+
+async def test_it_is_published_once_everybody_sees_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    brokers: Any = Brokers()
+    monkeypatch.setattr(committed, "consumer", lambda settings: brokers)
+    await Publisher(load_settings({}), brokers, found([])).write(ONE)
+    assert brokers.calls == ["begin", "send", "commit", "look", "look", "look"]

@@ -21,7 +21,7 @@ from app import clock, embedded
 from app.embedded.ports import HOST, find_free
 from app.settings import PREFIX, Settings, load_settings
 
-_READY_S: Final = 60.0
+_READY_S: Final = 180.0
 _STOP_S: Final = 30.0
 """A worker ends by itself within 25 s of being told to, even when its brokers are gone."""
 _LAST_LINES: Final = 6

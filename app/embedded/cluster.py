@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 #: Java heap of a node, by the number of nodes.
 HEAP_MB = {1: 512, 3: 384}
-READY_TIMEOUT_S = 90
+READY_TIMEOUT_S = 180
 #: A clean stop takes under a second; nodes that have lost their quorum cannot hand over and are killed after this.
 STOP_TIMEOUT_S = 20
 

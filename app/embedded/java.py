@@ -25,7 +25,7 @@ from app.embedded.problem import KafkaProblem, Progress
 if TYPE_CHECKING:
     import psutil
 
-FORMAT_TIMEOUT_S = 60
+FORMAT_TIMEOUT_S = 180
 #: Signalled processes that are gone within this time leave the rest of a call's time to the others.
 KILL_TIMEOUT_S = 20
 LOG_BYTES = 10_000_000

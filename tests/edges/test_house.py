@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def make(*words: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["make", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 def test_make_alone_lists_every_target_with_a_line() -> None:

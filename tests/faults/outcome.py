@@ -26,6 +26,7 @@ from app.processor import META_KEY, TRANSFERS, Processor, Record
 from app.publications.record import Loader, Publication
 from app.settings import Settings
 from app.topics import CHANGELOG, INPUT, RULES, physical, specs
+from tests.kafka.harness import ends
 
 Place = tuple[str, int]
 """A logical topic and a partition."""
@@ -107,15 +108,16 @@ async def read(
     async with consumer:
         consumer.assign(tps)
         await consumer.seek_to_beginning(*tps)
-        ends = await consumer.end_offsets(tps)
+        committed = isolation == "read_committed"
+        up_to = await (ends(consumer, settings, tps) if committed else consumer.end_offsets(tps))
         waiting = list(tps)
-        while waiting := [tp for tp in waiting if await consumer.position(tp) < ends[tp]]:
+        while waiting := [tp for tp in waiting if await consumer.position(tp) < up_to[tp]]:
             for tp, records in (await consumer.getmany(timeout_ms=200)).items():
                 place = found[names[tp.topic], tp.partition]
                 place += [
                     Written(r.offset, r.key, r.value, tuple(r.headers), r.timestamp)
                     for r in records
-                    if r.offset < ends[tp]
+                    if r.offset < up_to[tp]
                 ]
     return found
 

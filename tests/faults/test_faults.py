@@ -24,7 +24,7 @@ from tests.faults.stream import Shop
 
 SEED = 20_260_301
 SMALL: dict[str, object] = {"users": 80, "rate": 80}
-on_kafka = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(300)]
+on_kafka = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from app import embedded, topics
 from app.settings import Settings, load_settings
-from tests.kafka.harness import Worker
+from tests.kafka.harness import Worker, ends
 
 
 class Consumed(NamedTuple):
@@ -152,16 +152,18 @@ def consume_all() -> ConsumeAll:
         ) as client:
             partitions = sorted(client.assignment())
             await client.seek_to_beginning(*partitions)
-            # Under read_committed this is the last stable offset.
-            ends = await client.end_offsets(partitions)
+            if isolation == "read_committed":
+                up_to = await ends(client, settings, partitions)
+            else:
+                up_to = await client.end_offsets(partitions)
             found: list[Consumed] = []
-            while any([await client.position(p) < ends[p] for p in partitions]):
+            while any([await client.position(p) < up_to[p] for p in partitions]):
                 fetched = await client.getmany(timeout_ms=200)
                 for records in fetched.values():
                     found += [
                         Consumed(r.partition, r.offset, r.key, tuple(r.headers), r.value, r.timestamp)
                         for r in records
-                        if r.offset < ends[TopicPartition(r.topic, r.partition)]
+                        if r.offset < up_to[TopicPartition(r.topic, r.partition)]
                     ]
         return sorted(found, key=lambda r: (r.partition, r.offset))
 

@@ -1,4 +1,9 @@
-"""Workers as processes, to be killed, frozen and stopped; and what a run of the simple job must end with."""
+"""Workers as processes, to be killed, frozen and stopped; and what a run of the simple job must end with.
+
+How long something may take is written for a machine with nothing else to do, and is waited for PATIENCE times as long:
+no test may fail because others run beside it. What is waited for is always the thing itself, never a while. Only what
+SIGTERM may take is a promise to operators, busy machine or not.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +18,22 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+
 from app.settings import PREFIX, Settings
+from app.topics import physical
 from tests.catalogues import THREE
 from tests.kafka.simple_job import EVERY
 
 ROOT = Path(__file__).parents[2]
+PATIENCE = 4
+_MARKERS_SECONDS = 2.0
+"""What the markers of a transaction may take; it is left open if they are not there by then."""
 
 
 def environment(settings: Settings, **more: object) -> dict[str, str]:
@@ -106,6 +118,15 @@ class Worker:
             raise AssertionError(f"{self.name} was not gone {within} s after SIGTERM:\n{self.log()[-3000:]}") from None
         return code, time.monotonic() - began
 
+    async def ended(self, within: float = 20) -> int:
+        """Wait until it has ended by itself; the exit code."""
+        try:
+            return await asyncio.to_thread(self.process.wait, within * PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(
+                f"{self.name} has not ended within {within * PATIENCE} s:\n{self.log()[-3000:]}"
+            ) from None
+
     def close(self) -> None:
         """Whatever state it is in: gone."""
         if self._process is not None and self._process.poll() is None:
@@ -117,7 +138,7 @@ class Worker:
         if port is None:
             return 0, "not listening yet"
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/{page}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port[1]}/{page}", timeout=5 * PATIENCE) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -140,15 +161,73 @@ class Worker:
 async def until(
     check: Callable[[], bool | Awaitable[bool]], within: float, explain: Callable[[], object] = lambda: ""
 ) -> None:
-    """Wait until `check` holds; an AssertionError with `explain` after `within` seconds."""
-    ends = time.monotonic() + within
+    """Wait until `check` holds; an AssertionError with `explain` after `within` seconds (see above)."""
+    ends = time.monotonic() + within * PATIENCE
     while True:
         found = check()
         if found if isinstance(found, bool) else await found:
             return
         if time.monotonic() > ends:
-            raise AssertionError(f"not within {within} s: {explain()}")
+            raise AssertionError(f"not within {within * PATIENCE} s: {explain()}")
         await asyncio.sleep(0.05)
+
+
+async def ends(
+    consumer: AIOKafkaConsumer, settings: Settings, tps: Collection[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Where the partitions end now, for a consumer that reads what is committed.
+
+    A commit is answered before its markers are written, and until then nobody sees what it wrote: that moment is waited
+    for. A transaction that somebody left open is not.
+    """
+    async with AIOKafkaConsumer(bootstrap_servers=settings.kafka_bootstrap, request_timeout_ms=60_000) as all_of_it:
+        written: dict[TopicPartition, int] = await all_of_it.end_offsets(tps)
+    give_up = time.monotonic() + _MARKERS_SECONDS
+    while True:
+        found: dict[TopicPartition, int] = await consumer.end_offsets(tps)
+        if all(found[tp] >= end for tp, end in written.items()) or time.monotonic() > give_up:
+            return found
+        await asyncio.sleep(0.02)
+
+
+async def applied_up_to_the_end(settings: Settings, within: float = 30) -> None:
+    """Wait until the group has committed the ends of all inputs; a metric of lag may be a second old."""
+    tps = [TopicPartition(physical(settings, name), p) for name in settings.inputs for p in range(settings.partitions)]
+    admin = AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    await admin.start()
+    try:
+        async with AIOKafkaConsumer(
+            bootstrap_servers=settings.kafka_bootstrap, isolation_level="read_committed"
+        ) as consumer:
+            wanted = {tp: end for tp, end in (await ends(consumer, settings, tps)).items() if end}
+        committed: dict[TopicPartition, int] = {}
+
+        async def reached() -> bool:
+            found = await admin.list_consumer_group_offsets(settings.topic_prefix + settings.app_id)
+            committed.update({tp: meta.offset for tp, meta in found.items()})
+            return all(committed.get(tp, 0) >= end for tp, end in wanted.items())
+
+        await until(reached, within, lambda: (wanted, committed))
+    finally:
+        await admin.close()
+
+
+async def until_known(settings: Settings, logical: str, partitions: int | None) -> None:
+    """Wait until the broker knows that a topic has so many partitions (None: that it is gone). It hears of that a
+    moment after the controller has said yes."""
+    topic, admin = physical(settings, logical), AIOKafkaAdminClient(bootstrap_servers=settings.kafka_bootstrap)
+    there: dict[str, int] = {}
+
+    async def known() -> bool:
+        there.clear()
+        there.update({found["topic"]: len(found["partitions"]) for found in await admin.describe_topics()})
+        return there.get(topic) == partitions
+
+    await admin.start()
+    try:
+        await until(known, 20, lambda: f"{topic} has {there.get(topic)} partitions, not {partitions}")
+    finally:
+        await admin.close()
 
 
 class Expected:

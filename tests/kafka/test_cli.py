@@ -262,4 +262,9 @@ async def test_what_is_due_and_stops_a_shard_is_set_aside_by_a_person_and_the_ot
     worker.start()
     await until(lambda: worker.metric("lifecycle_runs_total", what="exited") == 1, 30, worker.log)
     assert worker.get("ready")[0] == 200
+
+    async def fired() -> bool:
+        return bool(await consume_all(settings, "triggers.coupon"))
+
+    await until(fired, 30, worker.log)
     assert [r.key for r in await consume_all(settings, "triggers.coupon")] == [b"u-1"]

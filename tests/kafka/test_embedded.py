@@ -73,7 +73,7 @@ def test_the_command_line_needs_no_java_and_the_broker_outlives_it(data_dir: Pat
         env = {"HOME": str(Path.home()), "PATH": "/nonexistent", "LIFECYCLE_DATA_DIR": str(data_dir)}
         code = "from app.cli import cli; cli(prog_name='lifecycle')"
         return subprocess.run(
-            [sys.executable, "-c", code, "kafka", *arguments], env=env, capture_output=True, text=True, timeout=100
+            [sys.executable, "-c", code, "kafka", *arguments], env=env, capture_output=True, text=True, timeout=400
         )
 
     before = run("status")
@@ -119,7 +119,8 @@ async def test_a_broker_is_killed_frozen_and_started_again_with_its_data(data_di
     assert not embedded.answers(cluster)
     assert cluster.running == (1,)
     cluster.thaw(1)
-    assert brokers_seen(first.port, timeout_s=5) == 1
+    cluster.wait_ready()
+    assert brokers_seen(first.port, timeout_s=30) == 1
 
     other = embedded.status(data_dir)
     assert other is not None
@@ -396,4 +397,4 @@ def test_without_a_network_the_sentence_says_what_to_do(tmp_path: Path, monkeypa
         embedded.up(tmp_path / "data", cache_dir=tmp_path / "cache")
     assert "LIFECYCLE_KAFKA_BOOTSTRAP=host:port" in str(told.value)
     assert "\n" not in str(told.value)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 60

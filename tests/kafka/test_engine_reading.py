@@ -12,7 +12,7 @@ from aiokafka.errors import IllegalStateError, OffsetOutOfRangeError
 from agents.fetching import Chunk, RawConsumer
 from app.settings import Settings
 from app.topics import physical
-from tests.kafka.harness import until
+from tests.kafka.harness import PATIENCE, until
 
 pytestmark = pytest.mark.kafka
 
@@ -28,7 +28,7 @@ async def opened(settings: Settings, positions: dict[TopicPartition, int], allow
 async def read(consumer: RawConsumer, until: int, tp: TopicPartition) -> list[Chunk]:
     """Chunks of a partition up to an offset."""
     chunks: list[Chunk] = []
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(20 * PATIENCE):
         while not chunks or chunks[-1].position < until:
             chunks += [chunk for chunk in await consumer.fetcher.take(1.0) if chunk.tp == tp]
     return chunks
@@ -105,7 +105,7 @@ async def test_an_offset_out_of_range_reaches_the_reader_as_an_error_not_as_a_ju
     consumer = await opened(settings, {tp: 77}, 1000)
     try:
         chunks: list[Chunk] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(20 * PATIENCE):
             while not chunks:
                 chunks = await consumer.fetcher.take(1.0)
     finally:

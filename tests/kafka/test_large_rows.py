@@ -16,7 +16,6 @@ from .conftest import ConsumeAll, MakeSettings, Produce, ToSend
 pytestmark = pytest.mark.kafka
 
 
-@pytest.mark.timeout(240)
 async def test_the_largest_row_is_written_and_read_back_and_no_message_is_too_large_to_be_refused(
     make_settings: MakeSettings, produce: Produce, consume_all: ConsumeAll, tmp_path: Path
 ) -> None:

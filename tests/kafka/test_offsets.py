@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
@@ -16,7 +14,7 @@ from app.core.row import decode
 from app.settings import Settings
 from app.topics import physical
 from tests.faults import outcome
-from tests.kafka.harness import Worker, until
+from tests.kafka.harness import Worker, until, until_known
 
 from .conftest import MakeSettings, Produce, Start
 
@@ -99,13 +97,10 @@ async def make_anew(settings: Settings, input: str) -> None:
     await admin.start()
     try:
         await admin.delete_topics([topic])
-
-        for _ in range(100):
-            (answer,) = (await admin.create_topics([NewTopic(topic, settings.partitions, 1)])).topic_errors
-            if answer[1] == 0:
-                return
-            await asyncio.sleep(0.1)  # "already exists", until it is gone
-        pytest.fail(f"{topic} was not made: {answer}")
+        await until_known(settings, input, None)  # else what is sent at once may go to the old one
+        (answer,) = (await admin.create_topics([NewTopic(topic, settings.partitions, 1)])).topic_errors
+        assert answer[1] == 0, answer
+        await until_known(settings, input, settings.partitions)
     finally:
         await admin.close()
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 
-from app import clock
+from app import clock, committed
 from app.feed import FeedProblem, Told, triggers
 from app.replay import publish as publishing
 from app.replay.files import EventFile
@@ -31,6 +31,7 @@ from schemas.envelope import ce_source, encode_retraction, encode_trigger
 from schemas.events import INPUT_TOPICS
 from schemas.instant import DAY, SECOND, format_instant, parse_instant
 from schemas.triggers import Entry, Retraction, Trigger
+from tests.kafka.harness import PATIENCE, ends, until
 
 from .conftest import ConsumeAll, Consumed, Kafka, MakeSettings
 
@@ -207,6 +208,16 @@ async def test_brokers_that_stop_answering_are_a_sentence(
             await publish(events(), settings)
     finally:
         cluster.thaw(1)
+    await until(lambda: makes_topics(make_settings), 30)
+
+
+async def makes_topics(make_settings: MakeSettings) -> bool:
+    """A broker that was silent for longer than its session is none for a moment, when it comes back to life."""
+    try:
+        await make_settings(partitions=1)
+    except TopicProblem:
+        return False
+    return True
 
 
 def test_a_rate_needs_time() -> None:
@@ -243,11 +254,14 @@ async def send(settings: Settings, topic: str, *messages: Trigger | Retraction, 
             value, headers = encode(message, ce_source(settings.app_id))
             await producer.send_and_wait(physical(settings, topic), value, key=b"u-1", headers=list(headers))
         await (producer.commit_transaction() if commit else producer.abort_transaction())
+    tps = [TopicPartition(physical(settings, topic), number) for number in range(settings.partitions)]
+    async with committed.consumer(settings) as consumer:
+        await ends(consumer, settings, tps)  # whoever looks from now on finds it there
 
 
 async def collect(settings: Settings, count: int, from_start: bool, ready: asyncio.Event | None = None) -> list[Told]:
     found: list[Told] = []
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30 * PATIENCE):
         async for told in triggers(settings, from_start=from_start):
             if ready is not None:
                 ready.set()
@@ -274,7 +288,7 @@ async def test_without_from_start_only_what_comes_from_now_on_is_shown(make_sett
     await send(settings, "triggers.winback", a_trigger("old"))
     ready = asyncio.Event()
     watching = asyncio.create_task(collect(settings, 1, from_start=False, ready=ready))
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 20 * PATIENCE)
     await send(settings, "triggers.winback", a_trigger("new"))
     assert [told.id for told in await watching] == ["new"]
 
@@ -283,7 +297,7 @@ async def test_a_trigger_topic_that_appears_later_is_read_from_its_start(make_se
     settings = await make_settings(create=False, partitions=1)
     ready = asyncio.Event()
     watching = asyncio.create_task(collect(settings, 1, from_start=False, ready=ready))
-    await asyncio.wait_for(ready.wait(), 20)
+    await asyncio.wait_for(ready.wait(), 20 * PATIENCE)
     await create_topics(settings)
     await send(settings, "triggers.winback", a_trigger("t-1"))
     assert [told.id for told in await watching] == ["t-1"]
@@ -313,9 +327,9 @@ async def test_watch_prints_a_line_a_trigger_picks_by_rule_and_ends_clean_on_ctr
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
     assert process.stdout is not None
-    lines = [(await asyncio.wait_for(process.stdout.readline(), 30)).decode() for _ in range(2)]
+    lines = [(await asyncio.wait_for(process.stdout.readline(), 30 * PATIENCE)).decode() for _ in range(2)]
     process.send_signal(signal.SIGINT)
-    rest, errors = await asyncio.wait_for(process.communicate(), 20)
+    rest, errors = await asyncio.wait_for(process.communicate(), 20 * PATIENCE)
     shown = [
         word for word in ("2026-03-01 01:00:01 UTC", "winback", "u-1", "step 1", "push", "t-1.") if word in lines[0]
     ]
@@ -331,6 +345,6 @@ async def test_watch_refuses_a_rule_that_is_none_whether_or_not_any_are_publishe
             sys.executable, "-m", "app", "watch", "--rule", "winbak", env=environment(settings),
             stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
-        out, errors = await asyncio.wait_for(process.communicate(), 30)
+        out, errors = await asyncio.wait_for(process.communicate(), 30 * PATIENCE)
         assert (process.returncode, out) == (2, b"")
         assert b"There is no rule 'winbak'. Did you mean winback?" in errors

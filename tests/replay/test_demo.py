@@ -17,7 +17,7 @@ import pytest
 
 from app.settings import PREFIX
 
-pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.kafka, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 class Demo:
@@ -45,7 +45,7 @@ class Demo:
     def end(self) -> int:
         assert self.process.stdout is not None
         self.said += self.process.stdout.read()
-        return self.process.wait(60)
+        return self.process.wait(240)
 
     def worker(self) -> psutil.Process:
         for child in psutil.Process(self.process.pid).children(recursive=True):

@@ -595,6 +595,35 @@ def test_a_silence_is_measured_by_the_rhythm_of_both() -> None:
     assert desk.timers[0][3] == at("03-10") + (11 + 10 + 10) * DAY // 3
 
 
+def test_who_bought_with_the_other_account_a_week_before_is_not_back_and_it_is_taken_back() -> None:
+    rules = catalogue(Path(SHIPPED, "reactivated.yaml").read_text())
+    for bought, taken_back in (("02-22", True), ("03-01 12:10", False)):
+        desk = Desk(rules).say(paid("o-1", "2025-06-01"), paid("o-3", "03-01"))
+        absorb(desk, known(paid("o-2", bought)), "03-01 12:30")
+        (trigger,) = desk.triggers
+        assert [back.retracts for back in desk.retractions] == [trigger.trigger_id][:taken_back]
+        assert [d.outcome for d in desk.decisions] == ["fired", "retracted"][: 1 + taken_back]
+
+
+@pytest.mark.parametrize("reentry", ["once", "every_key"])
+@pytest.mark.parametrize("theirs", [True, False])
+def test_who_would_not_have_entered_exits_and_what_the_other_account_entered_stays_entered(
+    reentry: str, theirs: bool
+) -> None:
+    first = '{on: OrderPaid, key: user, when: "user.paid_orders == 1"}'
+    rules = catalogue(
+        rule_text(enter=first, ends=None, steps="[{after: 10h}]", reentry=reentry), shop="quiet_hours: {jitter: 0s}\n"
+    )
+    desk = Desk(rules).say(paid("o-2", "03-02")).wait("03-02 22:30")
+    name = "a_rule" if reentry == "once" else "a_rule\x1f"
+    assert desk.row.entries == {name: at("03-02")}
+    entries = {name: at("02-01")} if theirs else {}
+    absorb(desk, replace(known(paid("o-1", "02-01")), entries=entries), "03-02 22:40")
+    assert [(d.outcome, d.final) for d in desk.decisions] == [("deferred", False), ("dropped", True)]
+    assert "OrderPaid was heard of late" in desk.decisions[-1].reason
+    assert desk.row.entries == entries
+
+
 def test_an_ended_run_and_one_that_has_begun_to_speak_are_left_as_they_are() -> None:
     rules = catalogue(rule_text(ends="[{on: UserLoggedIn}]", steps="[{after: 1d}, {after: 30d}]"))
     begun = Desk(rules).say(paid("o-1", "03-01")).wait("03-03")

@@ -1,4 +1,5 @@
-"""A purchase that is heard of late, or taken back, changes what runs that were entered after it were entered upon.
+"""A purchase that is heard of late (by itself, or with the account that it was made under), or taken back, changes what
+runs that were entered after it were entered upon.
 
 Who would not have entered, had it been known, exits, and what went out to the user is taken back; what waits is timed
 by the rhythm that is known now. A grant stays given.
@@ -39,13 +40,18 @@ def heard_late(row: Row, happening: Happening, moment: Moment) -> Row:
             row = put(row, name, left, moment)
             freed = {name, runs[0].rule}  # as if they had never been entered
             row = replace(row, entries={key: at for key, at in row.entries.items() if key not in freed})
-    return _timed_anew(row, moment)
+    return timed_anew(row, moment)
+
+
+def timed_anew(row: Row, moment: Moment) -> Row:
+    """What waits for its first step, by the purchases that count now."""
+    return each_run(row, lambda run: _timed(row, run, moment), moment)
 
 
 def taken_back(row: Row, before: Row, moment: Moment) -> Row:
     """A purchase counts no more (`before`, it did): what waits is timed anew, and the latest that counts, or looks at
     what is not bought after all, may be the entries that they were not with it."""
-    row = _timed_anew(row, moment)
+    row = timed_anew(row, moment)
     for happening in (*_latest_purchase(row), *_looks(row)):
         for rule, enter in moment.catalogue.entered_by.get(happening.kind, ()):
             if rule.key in _KEYS[happening.kind] and enter.when is not None and not rule.steps[0].at_once:
@@ -66,11 +72,6 @@ def _looks(row: Row) -> list[Happening]:
         for view in row.views.values()
         for at, event_id, _ in view.looks
     ]
-
-
-def _timed_anew(row: Row, moment: Moment) -> Row:
-    """What waits for its first step, by the purchases that count now."""
-    return each_run(row, lambda run: _timed(row, run, moment), moment)
 
 
 def _exits(row: Row, run: Run, happening: Happening, moment: Moment) -> bool:

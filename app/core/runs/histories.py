@@ -12,21 +12,24 @@ from app.core.happenings import Happening, payment_of
 from app.core.moment import Moment
 from app.core.purchases import is_paid
 from app.core.row import NEVER, Row, Run
+from app.core.runs.afterthoughts import heard_late, timed_anew
 from app.core.runs.ends import ended
 from app.core.runs.entries import let_in
 from app.core.runs.keeping import entered, put
 from app.core.runs.marks import mark_of, seen_ends
 from app.core.runs.things import entry_keys, is_locked
-from app.core.runs.timing import by_the_rhythm, schedule, with_ends
+from app.core.runs.timing import schedule, with_ends
 from app.core.runs.waiting import freed
 from app.core.scope import NO_COUPON, NO_ORDER, taken_back
+from schemas.events import OrderPaid
 
 
 def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment: Moment) -> Row:
     """The runs of a row (`before` it was so) that another account's history was added to. What it brings ends them at
     its own time, and what depends on the user's rhythm is timed anew; then its purchases and coupons enter as if they
     had been heard of late, and what comes every year goes on. Nothing is said at once about the past, and nobody enters
-    what is entered once. Who was here before registering is not new: what that began ends with this `happening`."""
+    what is entered once, with either account. Who was here before registering is not new: what that began ends with
+    this `happening`."""
     since = _here_since(other)
     for name in sorted(row.runs):
         after = [_met(row, run, moment) for run in row.runs[name]]
@@ -34,9 +37,11 @@ def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment
         row = put(row, name, after, moment)
     for name in sorted(other.runs.keys() - row.runs.keys()):
         row = _every_year(row, name, other.runs[name], moment)
+    brought = _brought(before, other)
+    row = _with_their_purchases(row, brought, other, moment)
     theirs = {name: at for name, at in row.entries.items() if "\x1f" in name and name not in before.entries}
     row = replace(row, entries={name: at for name, at in row.entries.items() if name not in theirs})
-    for happening in _brought(before, other):
+    for happening in brought:
         for rule, enter in moment.catalogue.entered_by.get(happening.kind, ()):
             if rule.reentry == "once" or rule.steps[0].at_once:
                 continue
@@ -45,6 +50,17 @@ def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment
     for name, at in theirs.items():
         row = entered(row, name, at)
     return row
+
+
+def _with_their_purchases(row: Row, brought: Sequence[Happening], other: Row, moment: Moment) -> Row:
+    """The runs as if the other's purchases had been known all along. Who would not have entered is free to enter, but
+    for what was entered with the other account."""
+    first = next((happening for happening in brought if happening.kind == OrderPaid.TYPE), None)
+    if first is None:
+        return timed_anew(row, moment)
+    theirs = {name: at for name, at in other.entries.items() if name in row.entries}
+    row = heard_late(row, first, moment)
+    return replace(row, entries={**theirs, **row.entries})
 
 
 def _here_since(other: Row) -> int:
@@ -110,4 +126,4 @@ def _met(row: Row, run: Run, moment: Moment) -> Run:
         return with_ends(row, rule, run, seen_ends(row, rule, run, moment), moment)
     for mark in seen_ends(row, rule, run, moment):
         run = ended(row, rule, run, mark, Happening(mark.kind, mark.at, mark.event_id, mark.kind), moment)
-    return by_the_rhythm(row, rule, run, moment)
+    return run

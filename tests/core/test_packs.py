@@ -165,6 +165,9 @@ def test_a_candidate_that_waits_in_the_night_is_asked_when_the_one_that_is_left_
         ("deferred", "03-08T22:00", "03-08T22:00"),
         ("fired", "03-27T12:00", "03-27T12:00"),
     ]
+    desk = Desk(night).say(first, later).wait("03-08 23:00")  # all are locked, until the later one comes back
+    desk.say(locked("c-2", "03-08 23:00"), locked("c-1", "03-08 23:10"), returned("c-2", "03-08 23:20")).wait("03-30")
+    assert [(t.coupons, t.due_at[5:16]) for t in desk.triggers] == [(("c-2",), "03-27T12:00")]
     desk = Desk(night).say(first, later).wait("03-08 23:00").say(revoked("c-2", "03-08 23:00")).wait("03-10")
     assert [(t.coupons, t.due_at[5:16], t.decided_at[5:16]) for t in desk.triggers] == [
         (("c-1",), "03-08T22:00", "03-09T09:00")

@@ -140,7 +140,7 @@ class Person:
             pending.waits, pending.timer = False, max(event["at"], floor)
         elif pending.step or run.due == pending.by_rule:
             return
-        elif run.rule == "coupon_unused" and run.due >= floor and not pending.sequence:
+        elif run.rule == "coupon_unused" and run.due >= floor:
             pending.by_rule = pending.due = pending.timer = run.due  # others of the pack can be used now
         elif run.rule == "replenishment":
             pending.by_rule = pending.due = run.due

@@ -52,8 +52,8 @@ def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
     if run.ends:
         others = tuple(mark for mark in run.ends if mark.kind not in _OF_COUPONS)
         return with_ends(row, rule, run, others + seen_ends(row, rule, run, moment), moment)
-    if free and (run.sequence or _waits(rule, run)):
-        return freed(rule, run, at)
+    if free and (on := freed(rule, run, at)) is not run:
+        return on
     if run.step:
         return _watched(row, rule, run, moment)
     due = due_of(row, rule, run, 0, run.entered_at, moment)

@@ -16,6 +16,7 @@ from app import topics
 from app.cli import cli
 from app.embedded.ports import find_free
 from app.settings import Settings, load_settings
+from tests.kafka.harness import until_known
 
 pytestmark = pytest.mark.kafka
 
@@ -60,17 +61,6 @@ def lifecycle(settings: Settings, *arguments: str, **env: str) -> Result:
     return CliRunner().invoke(cli, ["topics", "create", *arguments], env=given)
 
 
-async def until_known(settings: Settings, name: str, partitions: int | None) -> None:
-    """Brokers hear of a deleted or a grown topic a moment after the controller has said yes."""
-    async with Admin(settings) as admin:
-        for _ in range(200):
-            there = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
-            if there.get(name) == partitions:
-                return
-            await asyncio.sleep(0.05)
-    raise AssertionError(f"{name} did not get {partitions} partitions")
-
-
 async def problems(settings: Settings) -> Sequence[str]:
     with pytest.raises(topics.TopicProblem) as told:
         await topics.check_topics(settings)
@@ -110,7 +100,7 @@ async def test_inputs_with_another_partition_count_are_refused_and_nothing_is_ma
     settings = await make_settings(create=False, partitions=4)
     orders = topics.physical(settings, "orders")
     await make(settings, NewTopic(orders, 6, 1))
-    await until_known(settings, orders, 6)
+    await until_known(settings, "orders", 6)
     told = (
         f"The input {orders} has 6 partitions, but LIFECYCLE_PARTITIONS is 4: set LIFECYCLE_PARTITIONS=6. If the "
         "number was changed after users were seen, their state is in other partitions now: go back to 4 partitions, or "
@@ -133,7 +123,7 @@ async def test_inputs_that_disagree_are_named_with_their_numbers(make_settings) 
     orders, browse = (topics.physical(settings, name) for name in ("orders", "browse"))
     async with Admin(settings) as admin:
         await admin.create_partitions({browse: NewPartitions(5)})
-    await until_known(settings, browse, 5)
+    await until_known(settings, "browse", 5)
     [told] = await problems(settings)
     assert f"or a user's events don't meet: {orders} has 2, {browse} has 5." in told
     with pytest.raises(topics.TopicProblem, match="same number of partitions"):
@@ -159,7 +149,7 @@ async def test_one_missing_output_is_enough_to_be_told_but_not_for_who_only_publ
     decisions = topics.physical(settings, "decisions")
     async with Admin(settings) as admin:
         await admin.delete_topics([decisions])
-    await until_known(settings, decisions, None)
+    await until_known(settings, "decisions", None)
     [told] = await problems(settings)
     assert told == (
         f"Topic {settings.topic_prefix}decisions is missing on {settings.kafka_bootstrap}: run `lifecycle topics "
@@ -175,7 +165,7 @@ async def test_the_topic_of_the_rules_has_one_partition_whatever_the_others_have
         there = {topic["topic"]: len(topic["partitions"]) for topic in await admin.describe_topics()}
         assert there[rules] == 1
         await admin.create_partitions({rules: NewPartitions(2)})
-    await until_known(settings, rules, 2)
+    await until_known(settings, topics.RULES, 2)
     [told] = await problems(settings)
     assert told.startswith(f"Topic {rules} has 2 partitions and must have one, or publications have no order")
 

@@ -28,8 +28,21 @@ _OF_AN_ORDER = {
     "OrderPlaced": "that order, or a part of it, is placed",
     "OrderPaid": "that order, or a part of it, is paid",
 }
-#: What takes a purchase back takes back what it had begun, but not what began with such an event.
-_BEGIN_WITH_AN_ORDER = ("OrderPlaced", "DepositPaid", "OrderPaid", "OrderShipped", "OrderReceived", "CheckoutStarted")
+_ENTERED_BY = "the order that it was entered by"
+#: Whose order a run may have begun with, by the event: what takes that order back takes the run back. What comes of the
+#: taking back (`scope.AFTERMATH`) began with no order.
+BEGIN_WITH_AN_ORDER = {
+    "OrderPlaced": _ENTERED_BY,
+    "DepositPaid": _ENTERED_BY,
+    "OrderPaid": _ENTERED_BY,
+    "OrderShipped": _ENTERED_BY,
+    "OrderReceived": _ENTERED_BY,
+    "CheckoutStarted": _ENTERED_BY,
+    "CouponIssued": "the order that issued the coupon, if one did,",
+    "CouponRedeemed": "the order that used the coupon, if one did,",
+    "CouponLocked": "the order that holds the coupon, if one does,",
+    "CouponRevoked": "the order that the coupon was revoked with, if there was one,",
+}
 
 
 def entries(data: Data, name: str) -> list[Data]:
@@ -103,12 +116,17 @@ def condition(data: Data, entry: Data) -> str:
 
 def taken_back(data: Data) -> str:
     """When what the rule did is undone with the purchase that it was entered by; '' when it is entered by none."""
-    if not any(entry.get("on") in _BEGIN_WITH_AN_ORDER for entry in entries(data, "enter")):
+    orders = dict.fromkeys(order for entry in entries(data, "enter") if (order := _began_with(entry)))
+    if not orders:
         return ""
     if key_of(data) == "product_type":
         return "nothing of that product type is left of the order, because it was cancelled or the goods went back"
-    order = "that order" if key_of(data) == "order" else "the order that it was entered by"
+    order = "that order" if key_of(data) == "order" else listed(orders)
     return f"{order} is cancelled, or refunded as a whole"
+
+
+def _began_with(entry: Data) -> str | None:
+    return _ENTERED_BY if entry.get("as_of") else BEGIN_WITH_AN_ORDER.get(str(entry.get("on")))
 
 
 def holds(data: Data) -> str:
@@ -125,7 +143,7 @@ def holds(data: Data) -> str:
 
 def retimed(data: Data) -> str:
     """What times the next step anew; '' when nothing does."""
-    order = "that order" if key_of(data) == "order" else "the order that it was entered by"
+    order = "that order" if key_of(data) == "order" else _ENTERED_BY
     return listed(_timing_anew(str(kind), order) for kind in data["retime_on"]) if data.get("retime_on") else ""
 
 

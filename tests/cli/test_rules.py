@@ -176,6 +176,7 @@ def test_show_is_a_paragraph_and_a_drawn_timeline(where: Path) -> None:
         "(CouponIssued), if the coupon's value in cents is at least 500.",
         "Each coupon has a run of its own, and no coupon enters twice.",
         "It ends at once when that coupon is redeemed (CouponRedeemed), when that coupon is revoked (CouponRevoked) or",
+        "at the coupon's expiry. When the order that issued the coupon, if one did, is cancelled, or refunded as a whole,",
         "It stands still when that coupon is locked by an unpaid order (CouponLocked), until that coupon is usable",
         "(CouponReturned), or the lock lapses; what came due meanwhile is due then.",
         "step 1: at the coupon's first valid moment plus the shorter of 7 days and half of the coupon's validity;",
@@ -188,7 +189,7 @@ def test_show_is_a_paragraph_and_a_drawn_timeline(where: Path) -> None:
     ):
         assert part in said
     marks = [line[2] for line in result.stdout.splitlines() if line.startswith("  ") and line[3:5] == "  "]
-    assert [mark for mark in marks if mark in "●12■✕◌"] == ["●", "1", "2", "■", "✕", "✕", "✕", "◌"]
+    assert [mark for mark in marks if mark in "●12■✕◌"] == ["●", "1", "2", "■", "✕", "✕", "✕", "✕", "◌"]
 
 
 def test_show_says_that_a_shadow_grant_speaks_to_nobody(where: Path) -> None:

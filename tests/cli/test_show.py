@@ -5,21 +5,29 @@ from __future__ import annotations
 import copy
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 
+from app.backtest.driver import Driver
 from app.core import catalogue_file as reader
+from app.core import facts
 from app.core.calendar import AHEAD
+from app.core.happenings import Refused
 from app.core.looks import VISIT_GAP
 from app.core.problems import located
-from app.core.scope import AT_RISK_MIN, CHURNED_MIN, SILENCES, VARIABLES
+from app.core.row import Row
+from app.core.scope import AFTERMATH, AT_RISK_MIN, CHURNED_MIN, SILENCES, VARIABLES
 from app.explain import rule as explained
 from app.explain import sending, things
 from app.explain.language import PHRASES
-from app.rulebook import POLICY_FILES, SHIPPED
+from app.rulebook import POLICY_FILES, SHIPPED, load
+from schemas.codec import DecodeOptions, decode
+from schemas.events import EVENT_TYPES, Event
 from schemas.instant import DAY, MINUTE
-from tests.cli.shop import NUDGE, THANKS, run, words
+from tests.cli.shop import NUDGE, THANKS, event, run, shop, words
 
 RULES = {
     path.stem: located(path.read_text(), path.name, [])[0]
@@ -257,6 +265,70 @@ def test_what_a_purchase_began_goes_back_with_it(name: str, sentence: str) -> No
 
 def test_what_no_purchase_began_is_not_taken_back_with_one() -> None:
     assert "cancelled" not in run("rules", "show", "anniversary").stdout
+
+
+PAID = event(
+    "OrderPaid", "u-1", "2026-03-01T11:00:00+08:00", order_id="o-1", total="9.00", currency="CNY",
+    lines=[{"product_id": "p-1", "product_type": "tea", "quantity": 2}],
+    coupons_used=["c-1"], coupons_issued=[{"coupon_id": "c-2"}],
+)  # fmt: skip
+#: What each kind that may say which order it is of says besides that; nothing of those that PAID says as well.
+OF_AN_ORDER: dict[str, dict[str, Any]] = {
+    "OrderPlaced": {name: PAID[name] for name in ("total", "currency", "lines")}, "OrderPaid": {}, "CouponIssued": {},
+    "DepositPaid": {"amount": "1.00", "currency": "CNY"}, "OrderShipped": {"lines": []}, "OrderReceived": {"lines": []},
+    "CheckoutStarted": {"lines": PAID["lines"]}, "CouponRedeemed": {"coupon_id": "c-3"},
+    "CouponLocked": {"coupon_id": "c-3"}, "CouponRevoked": {"coupon_id": "c-3"}, "CouponReturned": {"coupon_id": "c-3"},
+    "OrderRefunded": {"lines": [{"product_id": "p-1", "quantity": 1}]}, "OrderCancelled": {"reason": "late"},
+    "AfterSaleOpened": {"case_id": "s"}, "AfterSaleClosed": {"case_id": "s"},
+}  # fmt: skip
+
+
+def test_each_event_that_may_be_of_an_order_begins_with_it_unless_it_comes_of_a_reversal() -> None:
+    paid = decode("orders", b"u-1", orjson.dumps(PAID), -1, DecodeOptions())
+    assert isinstance(paid, Event)
+    said = facts.apply(Row("u-1"), paid, 0)
+    assert not isinstance(said, Refused)
+    with_an_order = {happening.kind for happening in said.happenings if happening.order_id}
+    carry = {kind for kind, event_type in EVENT_TYPES.items() if "order_id" in event_type.__struct_fields__}
+    assert set(things.BEGIN_WITH_AN_ORDER) == (carry | with_an_order) - AFTERMATH
+    assert set(OF_AN_ORDER) == carry | with_an_order
+
+
+@pytest.mark.parametrize("kind", OF_AN_ORDER)
+def test_what_is_said_to_be_taken_back_with_an_order_is_what_the_engine_takes_back(kind: str, tmp_path: Path) -> None:
+    rule = THANKS.replace("{on: OrderPaid, key: order}", f"{{on: {kind}, key: user}}").replace(
+        "expires_after: 1h", "expires_after: 9d"
+    )
+    driver = Driver(load(shop(tmp_path, thanks=rule)), at="2026-03-01T00:00:00+08:00")
+    its_own = event(kind, "u-1", "2026-03-01T10:00:00+08:00", order_id="o-1", **OF_AN_ORDER[kind])
+    gone = event("OrderCancelled", "u-1", "2026-03-01T12:00:00+08:00", order_id="o-1")
+    for each in (its_own if OF_AN_ORDER[kind] else PAID, gone):
+        driver.send(each)
+        driver.advance_time(each["occurred_at"])
+    assert len(driver.triggers) == 1
+    assert bool(driver.retractions) == bool(things.taken_back(located(rule, "rule.yaml", [])[0]))
+    assert bool(driver.retractions) == ("what is out is taken back" in paragraph(rule))
+
+
+def test_what_the_first_order_entered_goes_back_with_it() -> None:
+    as_of = "{on: UserRegistered, key: user, as_of: first_order}"
+    said = paragraph(THANKS.replace("{on: OrderPaid, key: order}", as_of))
+    assert "but this: when the order that it was entered by is cancelled, or refunded as a whole" in said
+
+
+@pytest.mark.parametrize(
+    ("entry", "order"),
+    [
+        ("on: CouponIssued, key: coupon", "the order that issued the coupon, if one did, is cancelled, or refunded"),
+        ("on: CouponIssued, key: pack", "the order that issued the coupon, if one did, is cancelled, or refunded"),
+        ("on: CouponRedeemed, key: coupon", "the order that used the coupon, if one did, is cancelled, or refunded"),
+        ("on: CouponRedeemed, key: order", "that order is cancelled, or refunded"),
+        ("on: CouponLocked, key: coupon", "the order that holds the coupon, if one does, is cancelled, or refunded"),
+    ],
+)
+def test_a_coupon_of_an_order_goes_back_with_it(entry: str, order: str) -> None:
+    said = paragraph(THANKS.replace("on: OrderPaid, key: order", entry))
+    assert f"Nothing ends it before its last step but this: when {order} as a whole, what is out is taken back." in said
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ def test_show_is_a_paragraph_and_a_drawn_timeline(where: Path) -> None:
         "(CouponIssued), if the coupon's value in cents is at least 500.",
         "Each coupon has a run of its own, and no coupon enters twice.",
         "It ends at once when that coupon is redeemed (CouponRedeemed), when that coupon is revoked (CouponRevoked) or",
-        "at the coupon's expiry. When the order that issued the coupon, if one did, is cancelled, or refunded as a whole,",
+        "When the order that issued the coupon, if one did, is cancelled, or refunded as a whole, it ends",
         "It stands still when that coupon is locked by an unpaid order (CouponLocked), until that coupon is usable",
         "(CouponReturned), or the lock lapses; what came due meanwhile is due then.",
         "step 1: at the coupon's first valid moment plus the shorter of 7 days and half of the coupon's validity;",

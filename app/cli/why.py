@@ -72,7 +72,7 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
     if known.nothing:
         click.echo(_nothing(user, settings, since), err=True)
         context.exit(1)
-    for line in told(user, known, rule, zone, begin, last):
+    for line in told(user, known, rule, zone, rules.catalogue, begin, last):
         click.echo(line)
     skipped = passed_over(known, rule, zone, settings, rules.catalogue) if begin is None else []
     for line in skipped:
@@ -228,7 +228,13 @@ def _when(event: Event) -> int:
 
 
 def told(
-    user: str, known: Known, rule: str | None, zone: tzinfo, since: int | None = None, last: int | None = None
+    user: str,
+    known: Known,
+    rule: str | None,
+    zone: tzinfo,
+    catalogue: Catalogue | None,
+    since: int | None = None,
+    last: int | None = None,
 ) -> list[str]:
     """The timeline, line by line; of entries since an instant, the last so many."""
     entries = [entry for entry in timeline.in_time(_entries(known, rule, zone)) if since is None or entry.at >= since]
@@ -236,8 +242,9 @@ def told(
     if last is not None and len(entries) > last:
         lines.append(f"Earlier entries that are not shown (--last): {len(entries) - last:,}.")
     lines += timeline.render(entries[-(last or 0) :], zone, width())
-    runs = [run for run in timeline.alive(known.row) if rule in (None, run.rule)] if known.row else []
+    runs = timeline.alive(known.row, catalogue) if known.row else []
     lines += _ended(known.row, rule, zone) if known.row and rule else []
+    runs = [run for run in runs if rule in (None, run.rule)]
     lines += [f"still to come: {line}" for line in timeline.to_come(runs, zone)]
     lines += _accounts(user, known, zone)
     if known.row_problem:

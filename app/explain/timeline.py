@@ -13,6 +13,9 @@ from typing import NamedTuple, get_args, get_type_hints
 from msgspec import Struct, structs
 
 from app.core.row import NEVER, Row, Run
+from app.core.rules import Catalogue
+from app.core.runs.things import held_until
+from app.core.scope import Scope
 from app.explain.language import flow, listed
 from schemas.events import Event, IssuedCoupon, Line, LineQuantity
 from schemas.instant import BadInstant, Instant, format_instant, parse_instant
@@ -239,10 +242,26 @@ def came_of_it(outcome: Outcome) -> Entry:
 # -- what is still to come
 
 
-def alive(row: Row) -> list[Run]:
-    """The runs of a row that still have a step to come, the earliest first."""
+def alive(row: Row, catalogue: Catalogue | None) -> list[Run]:
+    """The runs of a row that still have a step to come, the earliest first. Without a catalogue, those that have a
+    timer: the ends that are instants are known to none else."""
     found = [run for runs in row.runs.values() for run in runs if not run.ends and run.due_at < NEVER]
-    return sorted((run for run in found if run.timer_at < NEVER or run.held), key=lambda run: run.timer_at)
+    waiting = [run for run in found if run.timer_at < NEVER or run.held]
+    if catalogue is not None:
+        waiting = [run for run in waiting if not _over_when_due(row, run, catalogue)]
+    return sorted(waiting, key=lambda run: run.timer_at)
+
+
+def _over_when_due(row: Row, run: Run, catalogue: Catalogue) -> bool:
+    """Whether an end that is an instant comes before the step. Nothing happens at such an end: the engine asks when the
+    step is due, and until then the run stands there. What was held by a gate gets a last record, and so is to come."""
+    rule = catalogue.rule_of(run)
+    if rule is None or run.sequence:
+        return False
+    free_at = held_until(row, run) if run.held else NEVER
+    due_at = max(run.due_at, free_at) if free_at < NEVER else run.due_at
+    scope = Scope(row, run, catalogue.policy, due_at)
+    return any(end_at(scope) <= due_at for end_at in rule.end_at)
 
 
 def to_come(runs: Sequence[Run], zone: tzinfo) -> list[str]:

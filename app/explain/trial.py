@@ -77,7 +77,7 @@ def run(
             driver.announce(reached + 1)
         teller.work()
     rows = {user: driver.row(user) for user in teller.timelines}
-    to_come = {user: runs for user, row in rows.items() if row and (runs := timeline.alive(row))}
+    to_come = {user: runs for user, row in rows.items() if row and (runs := timeline.alive(row, catalogue))}
     return Trial(
         events=count,
         timelines=teller.timelines,

@@ -203,7 +203,7 @@ def test_only_runs_with_a_step_to_come_are_told_with_what_they_wait_for() -> Non
     later = run_of(key="later", timer_at=at + 3_600_000_000)
     runs = (run_of(), later, run_of(key="held", held=True, timer_at=NEVER), run_of(key="over", due_at=NEVER))
     row = Row("u-1", runs={run_key("nudge", "c-4"): runs})
-    assert timeline.to_come(timeline.alive(row), SHANGHAI) == [
+    assert timeline.to_come(timeline.alive(row, None), SHANGHAI) == [
         "nudge, step 1 (coupon c-4): due 2026-03-08 09:00:00",
         "nudge, step 1 (coupon later): was due 2026-03-08 09:00:00, will be asked again 2026-03-08 10:00:00",
         "nudge, step 1 (coupon held): waits, for what it is about cannot be used now",

@@ -10,16 +10,17 @@ from zoneinfo import ZoneInfo
 
 import click
 import pytest
+from msgspec import structs
 
 from app.backtest.driver import Driver
 from app.cli import named
 from app.cli.why import Known, not_entered, passed_over, told
-from app.core.row import Mark, Row, Run
+from app.core.row import NEVER, Mark, Row, Run
 from app.processor import InvariantBroken
 from app.rulebook import load
 from app.settings import load_settings
 from schemas import events as ev
-from tests.core.shop import at, event, issued, line, paid, terms
+from tests.core.shop import Desk, at, event, issued, line, locked, paid, placed, terms
 
 ZONE = ZoneInfo("Asia/Shanghai")
 
@@ -123,11 +124,53 @@ def test_runs_that_were_ended_before_anything_was_due_are_told_of_the_rule_that_
     ]
     row = Row("u-1", runs={"a": tuple(runs[:2]), "b": (runs[2],)})
     known = Known([], [], [], [], [], [], [], row, "", {})
-    assert told("u-1", known, "winback", ZONE)[1:] == [
+    assert told("u-1", known, "winback", ZONE, None)[1:] == [
         "over: winback, entered 2026-03-01 12:00:00, ended by OrderPaid 2026-03-02 12:00:00",
         "still to come: winback, step 1: due 2026-05-01 12:00:00",
     ]
-    assert told("u-1", known, "coupon_unused", ZONE)[1:] == [
+    assert told("u-1", known, "coupon_unused", ZONE, None)[1:] == [
         "over: coupon_unused (pack c-4), entered 2026-03-01 12:00:00, ended by OrderPaid 2026-03-02 12:00:00"
     ]
-    assert not any(line.startswith("over") for line in told("u-1", known, None, ZONE))
+    assert not any(line.startswith("over") for line in told("u-1", known, None, ZONE, None))
+
+
+# -- what is still to come
+
+SHIPPED = load()
+
+
+def to_come(desk: Desk) -> list[str]:
+    known = Known([], [], [], [], [], [], [], desk.row, "", {})
+    lines = told("u-1", known, None, ZONE, SHIPPED)
+    return [line.removeprefix("still to come: ") for line in lines if line.startswith("still to come: ")]
+
+
+def test_of_an_order_that_cannot_be_paid_any_more_nothing_is_to_come() -> None:
+    desk = Desk(SHIPPED).say(placed("o-1", "03-01 12:00", pay_deadline=at("03-01 12:13"))).wait("03-01 12:00")
+    assert to_come(desk) == ["checkout_reminder, step 1 (order o-1): due 2026-03-01 12:06:30"]
+    desk.wait("03-01 12:20")
+    assert [run.step for runs in desk.row.runs.values() for run in runs if run.timer_at < NEVER] == [1]
+    assert to_come(desk) == []
+
+
+@pytest.mark.parametrize(("expires_at", "comes"), [("03-18 11:59:59", 0), ("03-18 12:00", 0), ("03-18 12:00:01", 1)])
+def test_a_step_is_to_come_only_before_its_coupon_expires(expires_at: str, comes: int) -> None:
+    desk = Desk(SHIPPED).say(issued("c-1", "03-01", expires_at=expires_at)).wait("03-14")
+    found = [line for line in to_come(desk) if line.startswith("coupon_unused")]
+    assert found == ["coupon_unused, step 2 (pack c-1): due 2026-03-18 12:00:00"] * comes
+
+
+def test_a_coupon_that_is_held_is_asked_about_when_its_lock_lapses() -> None:
+    lock = locked("c-1", "03-02", until=at("03-19"))
+    desk = Desk(SHIPPED).say(issued("c-1", "03-01", expires_at="03-20"), lock).wait("03-14")
+    told = "coupon_unused, step 1 (pack c-1): what it is about was held; will be looked at 2026-03-19 12:00:00"
+    assert told in to_come(desk)
+    desk = Desk(SHIPPED).say(issued("c-1", "03-01", expires_at="03-19"), lock).wait("03-14")
+    assert to_come(desk) == []
+
+
+def test_what_a_gate_held_gets_a_last_record_and_so_is_to_come_though_it_is_over() -> None:
+    desk = Desk(SHIPPED).say(issued("c-1", "03-01", expires_at="03-18")).wait("03-14")
+    held = {name: tuple(structs.replace(run, sequence=1) for run in runs) for name, runs in desk.row.runs.items()}
+    desk.row = structs.replace(desk.row, runs=held)
+    assert "coupon_unused, step 2 (pack c-1): due 2026-03-18 12:00:00" in to_come(desk)

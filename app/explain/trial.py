@@ -126,10 +126,12 @@ class _Teller:
         for key, value in changes:
             if not key.startswith(b"\x00") and value is not None:
                 row = decode(value)
-                fresh = self._compare(row, event, {decision.run_id for decision in decisions}, began)
-                if event is not None and not fresh and not began:
+                decided = {decision.run_id for decision in decisions}
+                fresh = self._compare(row, event, decided, began)
+                if event is not None:
                     before = self._before.get(row.user_id)
-                    for why in refusals.of(before, row, event, self._catalogue, again=again > 0):
+                    turn = refusals.Turn(before, row, fresh, decided, began, again > 0)
+                    for why in refusals.of(event, turn, self._catalogue):
                         self._note(row.user_id, Entry(event.occurred_at, BEGAN, "no entry", why), touches=False)
                 self._before[row.user_id] = row
         for decision in decisions:
@@ -165,15 +167,15 @@ class _Teller:
 
     # -- what a turn changed in a row
 
-    def _compare(self, row: Row, event: Event | None, decided: set[str], began: int) -> bool:
-        """Notes what is different in the runs; whether one is there that was not."""
+    def _compare(self, row: Row, event: Event | None, decided: set[str], began: int) -> set[str]:
+        """Notes what is different in the runs; where one is that was not there, as `run_key` says."""
         user = row.user_id
         zone = self.zones[user] = zone_of(row, self._default)
         before = self._runs.get(user, {})
         after = {(name, run.event_id, run.ordinal): run for name, runs in row.runs.items() for run in runs}
         self._runs[user] = after
         if event is None:
-            return False
+            return set()
         at, cause = event.occurred_at, event.TYPE
         for place, run in after.items():
             if place not in before:
@@ -190,7 +192,7 @@ class _Teller:
                 self._note(user, Entry(at, BEGAN, word, f"{run.rule}{thing(run.kind, run.key)}, {text}"))
         if began and not fresh and not decided:
             self._note(user, Entry(at, BEGAN, "entered", "and over at once: nothing of it is still to come"))
-        return bool(fresh)
+        return {name for name, _, _ in fresh}
 
     def _lives(self, run: Run) -> bool:
         return not run.ends and run.step < self._steps.get(run.rule, 0)

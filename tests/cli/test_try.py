@@ -220,7 +220,91 @@ def test_an_entry_that_is_refused_says_whether_the_condition_did_or_re_entry(tmp
     assert refused("repurchase_coupon", tmp_path, first, third) == ["its condition does not hold (when)"]
     assert refused("replenishment", tmp_path, third) == ["it has no line of its own"]
     assert refused("replenishment", tmp_path, paid("o-1", "02T08:00:00", "unheard_of", "nameless")) == [
-        "its condition does not hold (when)"
+        "product type unheard_of and nameless: its condition does not hold (when)"
+    ]
+
+
+MILK, SOAP = "product type milk", "product type soap"
+TWICE = "re-entry refuses it: no product type enters twice (reentry: every_key)"
+WHEN = "its condition does not hold (when)"
+ALIVE = "re-entry refuses it: a run is there that is not over (reentry: after_exit)"
+ONCE = "re-entry refuses it: a user enters only once (reentry: once)"
+SOON = "re-entry refuses it: the last entry was not long enough ago, or its run is not over (reentry: cooldown)"
+
+
+def of_lines(where: Path, reentry: str, step: str = "after: 30d") -> None:
+    """`thanks`, entered by each product type of which two pieces are bought at once."""
+    entry = '{on: OrderPaid, each: line, key: product_type, when: "line.units >= 2"}'
+    (where / "thanks.yaml").write_text(
+        THANKS.replace("{on: OrderPaid, key: order}", entry)
+        .replace("reentry: every_key", f"reentry: {reentry}")
+        .replace("at_once: true", step)
+    )
+
+
+@pytest.mark.parametrize(
+    ("reentry", "step", "with_soap", "soap_alone", "with_oil"),
+    [
+        ("every_key", "after: 30d", [f"{MILK}: {TWICE}", f"{SOAP}: {WHEN}"], [WHEN], [f"{MILK}: {TWICE}"]),
+        ("every_key", "at_once: true", [f"{MILK}: {TWICE}", f"{SOAP}: {WHEN}"], [WHEN], [f"{MILK}: {TWICE}"]),
+        ("after_exit", "after: 30d", [f"{MILK}: {ALIVE}", f"{SOAP}: {WHEN}"], [WHEN], [f"{MILK}: {ALIVE}"]),
+        ("after_exit", "at_once: true", [f"{SOAP}: {WHEN}"], [WHEN], []),
+        (
+            "once", "after: 30d",
+            [f"{MILK}: {ONCE}", f"{SOAP}: {WHEN}; and {ONCE}"], [f"{WHEN}; and {ONCE}"], [f"{MILK} and oil: {ONCE}"],
+        ),
+        (
+            "{cooldown: 10d}", "at_once: true",
+            [f"{MILK}: {SOON}", f"{SOAP}: {WHEN}"], [WHEN], [f"{MILK} and oil: {SOON}"],
+        ),
+    ],
+)  # fmt: skip
+def test_what_refused_each_thing_is_said_of_that_one_though_another_entered_beside_it(
+    where: Path,
+    tmp_path: Path,
+    reentry: str,
+    step: str,
+    with_soap: list[str],
+    soap_alone: list[str],
+    with_oil: list[str],
+) -> None:
+    of_lines(where, reentry, step)
+
+    def bought(day: int, **types: int) -> dict[str, object]:
+        lines = [{"product_id": name, "product_type": name, "quantity": units} for name, units in types.items()]
+        return {**paid(f"o-{day}", f"0{day}T10:00:00"), "lines": lines}
+
+    first, second = bought(1, milk=2), bought(5, milk=2, soap=1)
+    assert refused("thanks", tmp_path, first) == []
+    assert refused("thanks", tmp_path, first, second) == with_soap
+    assert refused("thanks", tmp_path, first, bought(6, soap=1)) == soap_alone
+    assert refused("thanks", tmp_path, first, bought(7, milk=2, oil=2)) == with_oil
+
+
+@pytest.mark.parametrize("reentry", ["once", "{cooldown: 10d}"])
+def test_what_entered_by_the_same_event_keeps_the_others_out(where: Path, tmp_path: Path, reentry: str) -> None:
+    of_lines(where, reentry)
+    lines = [{"product_id": name, "product_type": name, "quantity": 2} for name in ("milk", "soap", "oil")]
+    (said,) = refused("thanks", tmp_path, {**paid("o-1", "01T10:00:00"), "lines": lines})
+    assert said.startswith("product type soap and oil: re-entry refuses it: ")
+
+
+def test_a_part_of_a_purchase_that_has_entered_enters_no_second_time(where: Path, tmp_path: Path) -> None:
+    (where / "thanks.yaml").write_text(THANKS.replace("every_key", "every_purchase"))
+    one, other = ({**paid(f"o-{n}", f"0{n}T08:00:00", "tea"), "parent_order_id": "o-0"} for n in (1, 2))
+    assert refused("thanks", tmp_path, one, other) == [
+        "re-entry refuses it: a purchase enters only once, whichever of its parts is paid (reentry: every_purchase)"
+    ]
+
+
+def test_a_checkout_without_a_name_waits_for_the_one_before_it(where: Path, tmp_path: Path) -> None:
+    (where / "thanks.yaml").write_text(
+        THANKS.replace("OrderPaid", "CheckoutStarted").replace("at_once: true", "after: 9d")
+    )
+    lines = [{"product_id": "p-1", "quantity": 1}]
+    started = (event("CheckoutStarted", "u-1", f"2026-03-0{day}T08:00:00Z", lines=lines) for day in (1, 2))
+    assert refused("thanks", tmp_path, *started) == [
+        "re-entry refuses it: a run is there that is not over (reentry: every_key)"
     ]
 
 

@@ -19,10 +19,10 @@ def allows(row: Row, rule: Rule, name: str) -> bool:
     """Whether another run may begin at all under this name, whatever it is about to be."""
     if rule.reentry == "once":
         return rule.name not in row.entries
-    return _policy(rule, name) not in EVERY or (name not in row.runs and name not in row.entries)
+    return policy_of(rule, name) not in EVERY or (name not in row.runs and name not in row.entries)
 
 
-def _policy(rule: Rule, name: str) -> Reentry:
+def policy_of(rule: Rule, name: str) -> Reentry:
     """The rule's own; what has no name of its own enters again after its exit."""
     nameless = rule.reentry in EVERY and name.endswith("\x1f" + NAMELESS_CHECKOUT)
     return "after_exit" if nameless else rule.reentry
@@ -43,7 +43,7 @@ def makes_room(
     last = row.entries.get(rule.name)
     if rule.reentry == "cooldown" and last is not None and abs(draft.entered_at - last) < rule.cooldown:
         return None
-    if draft.ends and _policy(rule, run_key(rule.name, draft.key)) in ("after_exit", "cooldown"):
+    if draft.ends and policy_of(rule, run_key(rule.name, draft.key)) in ("after_exit", "cooldown"):
         return before
     alive = [
         run

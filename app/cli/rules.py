@@ -1,4 +1,4 @@
-"""`lifecycle rules check / list / show / try / schema`: the catalogue, for the people who write it."""
+"""`lifecycle rules check / list / show / names / try / schema`: the catalogue, for the people who write it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ import orjson
 
 from app import clock, rulebook
 from app.cli.terminal import width
+from app.core.catalogue_file import KEYS
 from app.core.problems import CatalogueError, Problem, located
 from app.core.rules import Catalogue
+from app.explain import names as names_of_rules
 from app.explain import rule as words
 from app.explain import schema as schemas_of_rules
 from app.explain import timeline, trial
@@ -147,6 +149,15 @@ def show(rule: str, directory: Path | None, published: bool) -> None:
         where = _where(directory)
         data = _data(_files(where)[1], rule, str(where), also="One that is published: --published. ")
     for line in words.shown(data, width()):
+        click.echo(line)
+
+
+@command.command()
+@click.option("--key", type=click.Choice(KEYS), help="Only those for rules keyed by this.")
+@click.option("--markdown", is_flag=True, help="The names alone, as a Markdown table.")
+def names(key: str | None, markdown: bool) -> None:
+    """List the names that conditions, timings, reasons and facts may use, and how expressions are written."""
+    for line in names_of_rules.markdown(key) if markdown else names_of_rules.lines(width(), key):
         click.echo(line)
 
 

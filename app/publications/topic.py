@@ -38,7 +38,8 @@ _FENCING = (ProducerFenced, InvalidProducerEpoch, InvalidProducerIdMapping, Inva
 
 
 class PublishingProblem(Exception):
-    """Nothing was published. The text is a sentence with what to do."""
+    """What was to be read or published was not, as far as is known. The text is a sentence with what to do; it says so
+    where something was published all the same."""
 
     safe_to_log = True
 
@@ -126,7 +127,8 @@ class Publisher:
         return self._latest + 1
 
     async def write(self, *publications: Publication) -> None:
-        """All of them or none. Raises Overtaken, or another PublishingProblem."""
+        """All of them or none, for everybody to see. Raises Overtaken, or another PublishingProblem: once they are
+        written but not seen, its text says so."""
         topic, producer = physical(self._settings, RULES), self._producer
         assert producer is not None  # a dry run writes nothing
         records = [(key(p.number), encode(p)) for p in publications]
@@ -140,7 +142,6 @@ class Publisher:
                 for name, value in records:
                     offset = (await producer.send_and_wait(topic, key=name, value=value, partition=0)).offset
                 await producer.commit_transaction()
-                await _until_seen(self._settings, offset)
         except MessageSizeTooLargeError as problem:
             raise PublishingProblem(
                 f"The catalogue is larger than {topic} allows: raise its max.message.bytes to {MOST_BYTES}."
@@ -152,6 +153,14 @@ class Publisher:
             if isinstance(problem, _FENCING) or isinstance(first, _FENCING):
                 raise Overtaken from problem
             raise _stopped_answering(self._settings, problem) from problem
+        try:
+            async with asyncio.timeout(_PATIENCE_S):
+                await _until_seen(self._settings, offset)
+        except (KafkaError, OSError, TimeoutError) as problem:
+            raise PublishingProblem(
+                f"It is published, but the brokers have not shown it yet ({type(problem).__name__}): "
+                "`lifecycle rules published` tells when they do."
+            ) from problem
 
 
 @asynccontextmanager

@@ -8,13 +8,15 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import NodeNotReadyError
 
 from agents.catalogues import Catalogues
 from app import committed
 from app.metrics import Metrics
 from app.processor import Record
+from app.publications import topic
 from app.publications.record import Publication, encode, key
-from app.publications.topic import Publisher, found
+from app.publications.topic import Publisher, PublishingProblem, found
 from app.settings import load_settings
 from tests.publications.test_record import nudge, publication
 
@@ -89,6 +91,8 @@ class Brokers:
 
     async def end_offsets(self, tps: list[TopicPartition]) -> dict[TopicPartition, int]:
         self.calls.append("look")
+        if not self.ends:
+            raise NodeNotReadyError
         return dict.fromkeys(tps, self.ends.pop(0))
 
 
@@ -97,3 +101,18 @@ async def test_it_is_published_once_everybody_sees_it(monkeypatch: pytest.Monkey
     monkeypatch.setattr(committed, "consumer", lambda settings: brokers)
     await Publisher(load_settings({}), brokers, found([])).write(ONE)
     assert brokers.calls == ["begin", "send", "commit", "look", "look", "look"]
+
+
+@pytest.mark.parametrize(("ends", "why"), [([4] * 1_000_000, "TimeoutError"), ([4], "NodeNotReadyError")])
+async def test_what_is_written_and_not_shown_yet_is_not_reported_as_unpublished(
+    monkeypatch: pytest.MonkeyPatch, ends: list[int], why: str
+) -> None:
+    brokers: Any = Brokers()
+    brokers.ends = ends
+    monkeypatch.setattr(committed, "consumer", lambda settings: brokers)
+    monkeypatch.setattr(topic, "_PATIENCE_S", 0.2)
+    with pytest.raises(PublishingProblem) as caught:
+        await Publisher(load_settings({}), brokers, found([])).write(ONE)
+    said = f"It is published, but the brokers have not shown it yet ({why}): `lifecycle rules published` tells when"
+    assert str(caught.value) == f"{said} they do."
+    assert brokers.calls[:4] == ["begin", "send", "commit", "look"]

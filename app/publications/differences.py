@@ -13,8 +13,8 @@ _LONGEST: Final = 100
 
 
 def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    """'quiet_hours.from 21:00 -> 22:00' for each setting that is another one; where the two values don't fit on a line,
-    only that it changed."""
+    """'quiet_hours.from 21:00 -> 22:00' for each setting that is another one; only that it changed, where the two
+    values don't fit on a line, or read the same (`true` and `"true"`)."""
     for name in dict.fromkeys(chain(before, after)):
         yield from _difference(name, before.get(name, _NOT_SET), after.get(name, _NOT_SET))
 
@@ -29,8 +29,9 @@ def _difference(path: str, old: Any, new: Any) -> Iterator[str]:
         for place, (one, other) in enumerate(zip(old, new, strict=True)):
             yield from _difference(f"{path}[{place}]", one, other)
     else:
-        said = f"{path} {_said(old)} -> {_said(new)}"
-        yield said if len(said) <= _LONGEST else f"{path} changed"
+        was, now = _said(old), _said(new)
+        said = f"{path} {was} -> {now}"
+        yield said if was != now and len(said) <= _LONGEST else f"{path} changed"
 
 
 def _said(value: Any) -> str:

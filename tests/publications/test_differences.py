@@ -18,6 +18,7 @@ from app.publications.differences import differences
     ({"a": True}, {"b": False}, ["a true -> not set", "b not set -> false"]),
     ({"a": {"x": 1}}, {"a": None}, ["a {x: 1} -> empty"]),
     ({"locale": ""}, {"locale": "en"}, ["locale empty -> en"]),
+    ({"a": None, "b": True, "c": "1"}, {"a": "", "b": "true", "c": 1}, ["a changed", "b changed", "c changed"]),
     ({"about": "w" * 60}, {"about": "v" * 60}, ["about changed"]),
 ])  # fmt: skip
 def test_each_setting_that_is_another_one_is_named(before: Any, after: Any, said: list[str]) -> None:

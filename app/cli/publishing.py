@@ -6,16 +6,15 @@ written nothing.
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Final, TypeVar, cast
+from typing import Final, cast
 
 import click
 
 from app import clock, rulebook
+from app.cli.asking import NOTHING, REFUSED, Refused, ask, doubts, warn
 from app.cli.rules import command, explained, hint, remark
 from app.core.catalogue_file import PAUSES
 from app.core.guardrails.eligibility import PAUSE_SPREAD
@@ -24,19 +23,15 @@ from app.explain.language import counted, listed
 from app.explain.timeline import named
 from app.publications import change, topic
 from app.publications.record import ALL, Publication, Way, in_effect, to_come
-from app.settings import Settings, SettingsError, load_settings
-from app.topics import TopicProblem, check_topics
+from app.settings import Settings
 from schemas.instant import SECOND, BadInstant, parse_instant
 
 __all__ = ["command"]
 
 AHEAD: Final = 5 * SECOND
 """CLOCK=wall: so much time every worker has to hear of a publication before it takes effect."""
-_REFUSED: Final = 2
 _NAMED: Final = 5
 """So many rules are named in a sentence, more are counted: `lifecycle rules published` has their names."""
-
-T = TypeVar("T")
 
 _at = click.option(
     "--effective-at", "at", metavar="TIME",
@@ -44,10 +39,6 @@ _at = click.option(
 )  # fmt: skip
 _all = click.option("--all", "every", is_flag=True, help="Every rule.")
 _dry = click.option("--dry-run", is_flag=True, help="Only say what would change.")
-
-
-class Refused(Exception):
-    """Nothing was published. The text says why, and what to do."""
 
 
 @command.command()
@@ -65,11 +56,11 @@ def publish(context: click.Context, directory: Path, at: str | None, dry_run: bo
         files, catalogue = rulebook.checked(directory)
         remark(directory)
         hint(catalogue)
-        _ask(lambda settings: _publish(settings, files, at, dry_run, number))
+        ask(lambda settings: _publish(settings, files, at, dry_run, number))
     except CatalogueError as error:
         _list(directory, error.problems)
         click.echo(f"{counted(len(error.problems), 'mistake')}. Nothing was published.", err=True)
-        context.exit(_REFUSED)
+        context.exit(REFUSED)
 
 
 def _list(directory: Path, problems: Sequence[Problem]) -> None:
@@ -90,7 +81,7 @@ def _list(directory: Path, problems: Sequence[Problem]) -> None:
 def pause(rule: str | None, every: bool, way: str, at: str | None, dry_run: bool) -> None:
     """Pause RULE, or --all: nothing of it goes out until it is resumed. Runs are entered and ended as before."""
     name = _named(rule, every)
-    _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _with_pause(p, name, cast(Way, way))))
+    ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _with_pause(p, name, cast(Way, way))))
 
 
 @command.command()
@@ -109,7 +100,7 @@ def resume(rule: str | None, every: bool, by_name: bool, at: str | None, dry_run
     name = _named(rule, every)
     if by_name and not every:
         raise click.UsageError("--by-name goes with --all.")
-    _ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _without_pause(p, name, by_name)))
+    ask(lambda settings: _switch(settings, name, at, dry_run, lambda p: _without_pause(p, name, by_name)))
 
 
 @command.command()
@@ -119,14 +110,12 @@ def published() -> None:
     async def show(settings: Settings) -> None:
         found = await topic.read_all(settings)
         if not found.published:
-            click.echo("Nothing is published yet: the first worker that starts publishes its own rules.")
+            click.echo(NOTHING)
         for line in described(found.published, clock.now()):
             click.echo(line)
-        _warn(found.unreadable)
-        if settings.clock == "events":
-            click.echo("Events say what time it is: each shard's metric lifecycle_catalogue tells which one it is at.")
+        doubts(found.unreadable, settings)
 
-    _ask(show)
+    ask(show)
 
 
 def described(publications: Sequence[Publication], now: int) -> list[str]:
@@ -257,14 +246,6 @@ def _few(names: Sequence[str]) -> str:
     return listed(names, "and") if len(names) <= _NAMED else f"{len(names)} rules"
 
 
-def _warn(unreadable: Mapping[int, str]) -> None:
-    for number, why in unreadable.items():
-        click.echo(
-            f"Number {number} cannot be read by this release: {why}. If a newer one wrote it, use that one; workers "
-            "that cannot read it either stop, until a later number is in effect."
-        )
-
-
 def instant(settings: Settings, given: str | None, now: int) -> int:
     """From when on: as given, or soon. Raises Refused."""
     if given is None:
@@ -293,7 +274,7 @@ async def _write(alone: topic.Publisher, before: Publication | None, new: Sequen
         for line in [*change.told(before, publication), *_asked_again(before, publication)]:
             click.echo(f"  {line}")
         before = publication
-    _warn(alone.unreadable)
+    warn(alone.unreadable)
     for lost in to_come(alone.published, new[0].since):
         click.echo(f"Number {lost.number}, which was to take effect {_since(lost)}, is replaced.")
     if dry_run:
@@ -311,24 +292,3 @@ def _asked_again(before: Publication | None, after: Publication) -> list[str]:
     when = "" if since is None else f", from {named(since)} to {named(since + PAUSE_SPREAD)}"
     what = f"What was held of {_few(rules)} is asked again within the hour{when}"
     return [f"{what}: each user at an instant of its own. What is stale by then is not sent."]
-
-
-# -- the way there
-
-
-def _ask(act: Callable[[Settings], Awaitable[T]]) -> T:
-    """Do it on the settings' cluster. What a person can mend is told in a sentence, exit code 1 or 2."""
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
-
-    async def run(settings: Settings) -> T:
-        await check_topics(settings)
-        return await act(settings)
-
-    try:
-        return asyncio.run(run(load_settings()))
-    except Refused as problem:
-        refused = click.ClickException(str(problem))
-        refused.exit_code = _REFUSED
-        raise refused from problem
-    except (SettingsError, TopicProblem, topic.PublishingProblem) as problem:
-        raise click.ClickException(str(problem)) from problem

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,9 @@ from typing import Any
 import click
 import orjson
 
-from app import clock, rulebook
+from app import rulebook
+from app.cli import named
+from app.cli.asking import NOTHING, ask, doubts
 from app.cli.terminal import width
 from app.core.catalogue_file import KEYS
 from app.core.problems import CatalogueError, Problem, located
@@ -25,12 +26,9 @@ from app.explain import timeline, trial
 from app.explain.hints import hints
 from app.explain.language import counted
 from app.processor import InvariantBroken
-from app.publications import topic as publishing
-from app.publications.record import Publication, in_effect
 from app.replay.files import BadLine, EventFile, FileProblem
 from app.replay.outgoing import EVERY_INPUT, Outgoing, before
 from app.settings import Settings, SettingsError, load_settings
-from app.topics import TopicProblem, check_topics
 from schemas.codec import DecodeOptions
 from schemas.events import INPUT_TOPICS
 from schemas.instant import DAY, BadInstant, parse_instant
@@ -38,6 +36,7 @@ from schemas.instant import DAY, BadInstant, parse_instant
 _AFTERWARDS = 365 * DAY
 """How long `try` lets time go on after the last event, so that the longest rules come to their end."""
 _SHOWN_BAD_LINES = 20
+_OTHER_DIRECTORY = "Rules of another directory: --dir DIR."
 
 _directory = click.argument(
     "directory", metavar="[DIR]", required=False, type=click.Path(file_okay=False, path_type=Path)
@@ -144,10 +143,10 @@ def show(rule: str, directory: Path | None, published: bool) -> None:
     if published and directory is not None:
         raise click.UsageError("Name a directory, or say --published: not both.")
     if published:
-        data = _data(_published(), rule, "what is published")
-    else:
-        where = _where(directory)
-        data = _data(_files(where)[1], rule, str(where), also="One that is published: --published. ")
+        _show_published(rule)
+        return
+    where = _where(directory)
+    data = _data(_files(where)[1], rule, str(where), _OTHER_DIRECTORY, "One that is published: --published.")
     for line in words.shown(data, width()):
         click.echo(line)
 
@@ -180,7 +179,7 @@ def try_(
     settings = _settings()
     where = _where(directory)
     catalogue, files = _files(where)
-    _data(files, rule, str(where))
+    _data(files, rule, str(where), _OTHER_DIRECTORY)
     try:
         end = parse_instant(until, settings.assume_zone) if until else None
         done = trial.run(
@@ -290,36 +289,24 @@ def _files(where: Path) -> tuple[Catalogue, dict[str, Mapping[str, Any]]]:
     return catalogue, files
 
 
-def _published() -> dict[str, Mapping[str, Any]]:
-    """Each rule in effect as its file was published, with the pause that somebody said since."""
-    present = _in_effect(_settings())
-    files: dict[str, Mapping[str, Any]] = {}
-    for name, text in present.files.items():
-        data, _ = located(text, name, [])
-        way = present.way(str(data.get("rule")))
-        if name not in rulebook.POLICY_FILES:
-            files[str(data["rule"])] = {**data, "paused": way} if way else data
-    return files
+def _show_published(rule: str) -> None:
+    async def tell(settings: Settings) -> None:
+        rules = await named.published(settings)
+        try:
+            if rules.number is None:
+                raise click.ClickException(NOTHING)
+            for line in words.shown(_data(rules.data, rule, "what is published"), width()):
+                click.echo(line)
+            click.echo(f"So number {rules.number} of what is published has it.")
+        finally:
+            doubts(rules.unreadable, settings)
+
+    ask(tell)
 
 
-def _in_effect(settings: Settings) -> Publication:
-    async def read() -> list[Publication]:
-        await check_topics(settings)
-        return (await publishing.read_all(settings)).published
-
-    try:
-        present = in_effect(asyncio.run(read()), clock.now())
-    except (TopicProblem, publishing.PublishingProblem) as problem:
-        raise click.ClickException(str(problem)) from problem
-    if present is None:
-        raise click.ClickException("Nothing is published yet: the first worker that starts publishes its own rules.")
-    return present
-
-
-def _data(files: Mapping[str, Mapping[str, Any]], rule: str, where: str, also: str = "") -> Mapping[str, Any]:
+def _data(files: Mapping[str, Mapping[str, Any]], rule: str, where: str, *elsewhere: str) -> Mapping[str, Any]:
     if rule in files:
         return files[rule]
     near = get_close_matches(rule, files, 1)
     hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(sorted(files))}."
-    elsewhere = "" if where == "what is published" else f" Rules of another directory: --dir DIR. {also}".rstrip()
-    raise click.ClickException(f"There is no rule '{rule}' in {where}. {hint}{elsewhere}")
+    raise click.ClickException(" ".join([f"There is no rule '{rule}' in {where}.", hint, *elsewhere]))

@@ -77,7 +77,7 @@ def command(context: click.Context, user: str, rule: str | None, since: str | No
     skipped = passed_over(known, rule, zone, settings, rules.catalogue) if begin is None else []
     for line in skipped:
         click.echo(line)
-    data = rules.meanings.get(rule or "")
+    data = rules.data.get(rule or "")
     if rule and data and begin is None and not skipped and not _is_known_of(rule, known):
         for line in not_entered(rule, data, width()):
             click.echo(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from app.cli import cli, publishing, rules
+from app.cli import asking, cli
 from app.publications import topic
 from app.publications.record import ALL, Publication, encode, key
 from app.settings import Settings
+from app.topics import TopicProblem
 from tests.cli.shop import NUDGE, POLICY, THANKS, shop
 
 BY_NAME = (
@@ -32,7 +34,7 @@ class Desk:
 
     def say(self, *arguments: str, refused: bool = False, broken: bool = False) -> str:
         self.seconds += 1
-        if self.log and arguments[0] != "published" and not {"--number", "--effective-at"} & {*arguments}:
+        if self.log and arguments[0] not in ("published", "show") and not {"--number", "--effective-at"} & {*arguments}:
             arguments = (*arguments, "--effective-at", f"2026-03-01T00:00:{self.seconds:02}Z")
         told = CliRunner().invoke(cli, ["rules", *arguments])
         assert told.exit_code == (2 if refused else 1 if broken else 0), told.output
@@ -64,8 +66,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
 
     monkeypatch.setattr(topic, "publisher", publisher)
     monkeypatch.setattr(topic, "read_all", read_all)
-    monkeypatch.setattr(publishing, "check_topics", there)
-    monkeypatch.setattr(rules, "check_topics", there)
+    monkeypatch.setattr(asking, "check_topics", there)
     monkeypatch.setenv("LIFECYCLE_CLOCK", "events")
     made.say("publish", made.directory)
     return made
@@ -218,8 +219,50 @@ def test_what_is_published_is_shown_as_it_is_in_effect_with_its_pause(desk: Desk
         CliRunner().invoke(cli, ["rules", *asked]).output.split()
     )
     other = CliRunner().invoke(cli, ["rules", "show", "winback", "--published"])
-    assert "There is no rule 'winback' in what is published. There are: nudge, thanks." in other.output
-    assert "--dir" not in other.output
+    assert "There is no rule 'winback' in what is published. There are: nudge, thanks.\n" in other.output
+
+
+def test_a_pause_that_stands_in_the_file_is_shown_of_what_is_published_and_what_was_said_since_goes_before_it(
+    desk: Desk,
+) -> None:
+    shop(Path(desk.directory), nudge=NUDGE + "paused: skip\n")
+    desk.say("publish", desk.directory)
+    assert "nudge, version 3 (family" in desk.say("show", "nudge", "--published")
+    assert "It is paused: what comes due is dropped." in " ".join(desk.say("show", "nudge", "--published").split())
+    desk.say("pause", "nudge", "--way", "hold")
+    assert "dropped" not in desk.say("show", "nudge", "--published")
+
+
+def test_who_is_shown_what_is_published_is_told_why_the_workers_may_be_elsewhere(desk: Desk) -> None:
+    desk.log.append((key(2), b"{}"))
+    doubts = (
+        "Number 2 cannot be read by this release: it is not written as a publication (KeyError).",
+        "This goes by the wall clock, and events say what time it is: each shard's metric lifecycle_catalogue",
+    )
+    shown, none = desk.say("show", "thanks", "--published"), desk.say("show", "x", "--published", broken=True)
+    assert "\nSo number 1 of what is published has it.\n" in shown
+    for told in (shown, none, desk.say("published")):
+        assert all(doubt in told for doubt in doubts), told
+
+
+def test_the_wall_clock_of_a_shop_that_goes_by_it_is_no_doubt(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LIFECYCLE_CLOCK", "wall")
+    assert desk.say("show", "thanks", "--published").endswith("So number 1 of what is published has it.\n")
+
+
+def test_what_the_client_would_log_is_no_part_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of these commands says in one sentence that nobody answers."""
+
+    async def nobody(settings: Settings) -> None:
+        logging.getLogger("aiokafka").error("Unable connect to ...")
+        raise TopicProblem(["Nobody answers."])
+
+    monkeypatch.setattr(asking, "check_topics", nobody)
+    for arguments in (("published",), ("show", "thanks", "--published")):
+        logging.getLogger("aiokafka").setLevel(logging.NOTSET)
+        told = CliRunner().invoke(cli, ["rules", *arguments])
+        assert (told.exit_code, told.output) == (1, "Error: Nobody answers.\n")
+        assert not logging.getLogger("aiokafka").isEnabledFor(logging.ERROR), arguments
 
 
 def test_a_topic_that_cannot_be_read_is_a_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -104,12 +104,12 @@ def test_a_rule_that_was_removed_can_still_be_asked_for(capsys: pytest.CaptureFi
 def test_where_the_rules_cannot_be_read_any_may_be_named(tmp_path: Path) -> None:
     (tmp_path / "broken.yaml").write_text("rule: [")
     unknown = named.of_directory(load_settings({"LIFECYCLE_RULES": str(tmp_path)}))
-    assert unknown == (None, {}, frozenset())
+    assert unknown == (None, {}, frozenset(), None, {})
     named.require(unknown, "anything")
 
 
 def test_what_a_rule_waits_for_is_said_to_who_asks_why_it_was_not_entered() -> None:
-    said = " ".join(not_entered("coupon_unused", RULES.meanings["coupon_unused"], 60))
+    said = " ".join(not_entered("coupon_unused", RULES.data["coupon_unused"], 60))
     assert said.startswith("coupon_unused: nothing of it is kept for this user, so it was not entered, or had ended")
     assert "It is entered when a coupon is issued (CouponIssued). Each pack has a run of its own, and no pack" in said
     assert "It ends at once when a coupon of the pack is redeemed (CouponRedeemed), when the last" in said

@@ -213,14 +213,11 @@ async def _switch(
         new = switched(before)._replace(number=alone.next_number, effective_at=at, published_at=now)
         left = [] if name in new.paused else [*_paused_by_name(new, name), *change.paused_by_file(new, name)]
         if not change.differs(before, new):
+            coming = _still_to_come(alone.published, at)
             if left:
-                raise Refused(" ".join(left))
-            click.echo(f"Nothing differs from number {before.number}; nothing was published.")
-            for coming in to_come(alone.published, at):
-                click.echo(
-                    f"Number {coming.number} is still to come, at {named(coming.since)}: `lifecycle rules publish` "
-                    "replaces it."
-                )
+                raise Refused(" ".join([*left, *coming]))
+            for line in [f"Nothing differs from number {before.number}; nothing was published.", *coming]:
+                click.echo(line)
             return
         later = [
             switched(p)._replace(number=new.number + place, published_at=now)
@@ -229,6 +226,14 @@ async def _switch(
         await _write(alone, before, [new, *later], dry_run)
         for line in left:
             click.echo(line)
+
+
+def _still_to_come(publications: Sequence[Publication], at: int) -> list[str]:
+    """What may yet undo that nothing had to be done, and how that is undone."""
+    return [
+        f"Number {coming.number} is still to come, at {named(coming.since)}: `lifecycle rules publish` replaces it."
+        for coming in to_come(publications, at)
+    ]
 
 
 def _paused_by_name(publication: Publication, name: str) -> list[str]:

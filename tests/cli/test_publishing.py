@@ -173,6 +173,14 @@ def test_who_resumes_what_is_not_paused_yet_is_told_what_is_to_come(desk: Desk) 
     assert "Number 2 is still to come, at 2026-03-02 00:00:00 UTC: `lifecycle rules publish` replaces it." in told
 
 
+def test_who_ends_no_pause_of_all_is_told_of_the_one_that_is_to_come(desk: Desk) -> None:
+    desk.say("pause", "nudge")
+    desk.say("pause", "--all", "--effective-at", "2026-03-02T00:00:00Z")
+    told = desk.say("resume", "--all", refused=True)
+    coming = "Number 3 is still to come, at 2026-03-02 00:00:00 UTC: `lifecycle rules publish` replaces it."
+    assert told == f"Error: {BY_NAME.format('nudge is')} {coming}\n"
+
+
 def test_who_resumes_what_its_own_file_pauses_is_told_where(desk: Desk) -> None:
     shop(Path(desk.directory), nudge=NUDGE + "paused: skip\n")
     assert "paused     nudge (skip, by nudge.yaml)" in desk.say("publish", desk.directory)

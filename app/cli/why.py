@@ -28,7 +28,7 @@ from app.explain.language import listed
 from app.explain.missed import missed
 from app.explain.things import Data
 from app.explain.timeline import Entry
-from app.processor import META_KEY, TRANSFERS, active_since, partition_of
+from app.processor import META_KEY, TRANSFERS, active_since, partition_of, reached
 from app.publications import topic as publishing
 from app.settings import Settings, SettingsError, load_settings, start_policy
 from app.topics import CHANGELOG, RULES, TopicProblem, changelog, specs
@@ -114,11 +114,13 @@ class Known(NamedTuple):
     """By rule: when it was switched on in the user's shard."""
     merged: Merged | None = None
     """What the account is part of."""
+    reached: int = 0
+    """The instant that the user's shard has come to."""
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing at all."""
-        return not any(self[:-2]) and self.merged is None
+        return not any(self[:-3]) and self.merged is None
 
 
 # -- reading
@@ -152,7 +154,8 @@ async def read(settings: Settings, user: str, since: int | None = None) -> Known
                 elif own:
                     found.setdefault(topics[tp.topic], []).extend(own)
     merged = merged_of(marker) if marker else None
-    return _known(settings, found, row, active_since(meta) if meta else {})._replace(merged=merged)
+    known = _known(settings, found, row, active_since(meta) if meta else {})
+    return known._replace(merged=merged, reached=reached(meta) if meta else 0)
 
 
 def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None, active: Mapping[str, int]) -> Known:
@@ -283,7 +286,8 @@ def passed_over(
     }
     since = {name: start.sends_from(*how) for name, how in starts.items()}
     late = {name: at for name, at in since.items() if first[name] < at}
-    due = missed(known.events, catalogue, {name: at for name, at in late.items() if starts[name][0] != "none"})
+    asked = {name: at for name, at in late.items() if starts[name][0] != "none"}
+    due = missed(known.events, catalogue, asked, known.reached)
     groups: dict[str, list[str]] = {}
     for name, at in late.items():
         how, when = starts[name][0].partition(":")[0], timeline.local(at, zone)

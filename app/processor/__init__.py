@@ -14,7 +14,7 @@ shard       the order of it all, and the batch
 """
 
 from app.processor.bounds import MAX_ROW_BYTES
-from app.processor.meta import active_since
+from app.processor.meta import active_since, reached
 from app.processor.outputs import MAX_LETTER_BYTES
 from app.processor.plan import Plan, partition_of
 from app.processor.records import (
@@ -51,4 +51,5 @@ __all__ = [
     "active_since",
     "partition_of",
     "quarantine_key",
+    "reached",
 ]

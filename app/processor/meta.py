@@ -46,3 +46,8 @@ class Meta(msgspec.Struct):
 def active_since(meta: bytes) -> dict[str, int]:
     """By rule, of a shard's own changelog record: merged time when the rule first ran there."""
     return msgspec.msgpack.decode(meta, type=Meta).active_since
+
+
+def reached(meta: bytes) -> int:
+    """Merged time, of a shard's own changelog record."""
+    return msgspec.msgpack.decode(meta, type=Meta).merged

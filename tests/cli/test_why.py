@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import click
@@ -16,6 +17,8 @@ from app.backtest.driver import Driver
 from app.cli import named
 from app.cli.why import Known, not_entered, passed_over, told
 from app.core.row import NEVER, Mark, Row, Run
+from app.core.rules import Catalogue
+from app.explain import missed as why_missed
 from app.processor import InvariantBroken
 from app.rulebook import load
 from app.settings import load_settings
@@ -25,9 +28,12 @@ from tests.core.shop import Desk, at, event, issued, line, locked, paid, placed,
 ZONE = ZoneInfo("Asia/Shanghai")
 
 
-def said(active: Mapping[str, int], *events: ev.Event, rule: str | None = None, start: str = "") -> list[str]:
+def said(
+    active: Mapping[str, int], *events: ev.Event, rule: str | None = None, start: str = "", now: str = "12-01"
+) -> list[str]:
     settings = load_settings({"LIFECYCLE_START": start} if start else {})
-    return passed_over(Known(list(events), [], [], [], [], [], [], None, "", active), rule, ZONE, settings, load())
+    known = Known(list(events), [], [], [], [], [], [], None, "", active, reached=at(now))
+    return passed_over(known, rule, ZONE, settings, load())
 
 
 def test_rules_that_were_switched_on_later_say_what_they_passed_over() -> None:
@@ -47,6 +53,32 @@ def test_of_rules_of_which_nothing_was_due_before_they_were_switched_on_nothing_
     assert said({"winback": at("03-09"), "coupon_unused": at("03-08")}, bought) == []
     used = event(ev.CouponRedeemed, "03-02", coupon_id="c-1")
     assert said({"coupon_unused": at("03-09")}, bought, used) == []
+
+
+def test_what_is_still_to_come_was_not_passed_over_as_the_user_may_act_before_it_is_due() -> None:
+    start = "since:2026-04-01T00:00:00+08:00"
+    over = "coupon_unused: what was due before 2026-04-01 00:00:00 was passed over (start: since)."
+    for now, lines in (("03-08", []), ("03-09", [over])):
+        assert said({"coupon_unused": at("03-01")}, issued("c-1", "03-01"), start=start, now=now) == lines
+
+
+def test_only_the_rules_that_were_late_are_played(monkeypatch: pytest.MonkeyPatch) -> None:
+    played: list[set[str]] = []
+
+    class Watched(Driver):
+        def __init__(self, catalogue: Catalogue, **options: Any) -> None:
+            played.append({*catalogue.rules})
+            super().__init__(catalogue, **options)
+
+    monkeypatch.setattr(why_missed, "Driver", Watched)
+    bought = paid("o-1", "03-01", line(category="baby"), coupons_issued=(terms("c-1"),))
+    on = {"coupon_unused": at("03-09"), "winback": at("03-09"), "repurchase_coupon": at("03-01")}
+    assert said(on, bought, rule="repurchase_coupon") == []
+    assert said(dict.fromkeys(on, at("03-09")), bought, rule="winback", start="none") != []
+    assert played == [], "there was nothing to ask of"
+    assert said(on, bought, rule="coupon_unused") != []
+    assert said(on, bought) != []
+    assert played == [{"coupon_unused"}, {"coupon_unused", "winback"}]
 
 
 def test_where_a_rule_fails_on_the_past_nothing_is_claimed_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +108,7 @@ def test_the_start_policy_of_the_settings_is_the_one_that_counts(start: str, wor
 
 
 def test_nothing_known_of_a_user_is_nothing_whatever_the_shard_knows() -> None:
-    assert Known([], [], [], [], [], [], [], None, "", {"winback": 1}).nothing
+    assert Known([], [], [], [], [], [], [], None, "", {"winback": 1}, reached=1).nothing
 
 
 # -- which rules there are to ask about

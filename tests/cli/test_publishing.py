@@ -249,7 +249,10 @@ def test_who_is_shown_what_is_published_is_told_why_the_workers_may_be_elsewhere
     )
     shown, none = desk.say("show", "thanks", "--published"), desk.say("show", "x", "--published", broken=True)
     assert "\nSo number 1 of what is published has it.\n" in shown
-    for told in (shown, none, desk.say("published")):
+    published = desk.say("published")
+    desk.log = [(key(2), b"{}")]
+    nothing = desk.say("show", "thanks", "--published", broken=True)
+    for told in (shown, none, published, nothing):
         assert all(doubt in told for doubt in doubts), told
 
 

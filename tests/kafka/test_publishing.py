@@ -202,7 +202,7 @@ async def test_a_pause_takes_effect_before_what_is_to_come_and_stays_with_it(
     again = await said(settings, "pause", "nudge", "--way", "skip", "--effective-at", "2026-07-02T12:00:00Z")
     assert "Published: number 8, number 9." in again, "what is to come may lack the rule"
     shown = await said(settings, "published")
-    assert "lifecycle_catalogue tells which one it is at" in shown
+    assert "lifecycle_catalogue tells which number it is at" in shown
 
 
 # -- workers

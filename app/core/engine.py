@@ -25,7 +25,7 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
     if remembers(row.ledger, hashed):
         moment.tally("duplicates", event.TYPE)
         return row
-    known = max(MANY_RUN_KEYS, len(row.runs))
+    known = len(row.runs)
     before = row = adapt(row, moment)
     after = facts.apply(row, event, moment.floor)
     if isinstance(after, Refused):
@@ -40,10 +40,15 @@ def step(row: Row | None, event: Event, moment: Moment) -> Row | Refused:
         row = runs.retime(row, after.retimed, frozenset(h.kind for h in after.happenings), moment)
     for happening in after.happenings:
         if happening.kind == OrderPaid.TYPE and happening.at < (row.last_seen_at or 0):
-            row = runs.heard_late(row, happening, moment)
+            row = runs.heard_late(row, happening.at, happening, moment)
         row = runs.on_happening(row, happening, moment)
         row = stages.on_happening(row, before, happening, moment)
-    if (len(row.runs) - 1) // MANY_RUN_KEYS > (known - 1) // MANY_RUN_KEYS:
+    return _in_bounds(row, known, moment)
+
+
+def _in_bounds(row: Row, known: int, moment: Moment) -> Row:
+    """Looks through the runs with each so many keys that they become more than were known: it costs all of them."""
+    if (len(row.runs) - 1) // MANY_RUN_KEYS > (max(MANY_RUN_KEYS, known) - 1) // MANY_RUN_KEYS:
         return runs.thinned(runs.swept(row, moment), moment)
     return row
 
@@ -107,11 +112,12 @@ def absorb(row: Row | None, history: History, other: Row | None, moment: Moment)
     if remembers(row.ledger, hashed):
         moment.tally("duplicates", UserMerged.TYPE)
         return row
+    known = len(row.runs)
     row = adapt(row, moment)
     other = Row(history.path[0]) if other is None else other
     happening = Happening(UserMerged.TYPE, history.occurred_at, history.event_id, UserMerged.TYPE)
     brought = (last_order_at(other) or 0) > (last_order_at(row) or 0)
     new = merging.absorbed(row, other, history.path)
     new = replace(new, ledger=remember(new.ledger, hashed, max(history.occurred_at, moment.floor)))
-    new = runs.meet_history(new, row, other, happening, moment)
+    new = _in_bounds(runs.meet_history(new, row, other, happening, moment), known, moment)
     return stages.meet_history(new, other, brought, happening, moment)

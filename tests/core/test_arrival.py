@@ -354,9 +354,7 @@ def test_who_bought_a_week_ago_is_not_back_and_it_is_taken_back() -> None:
     assert [t.rule for t in desk.triggers] == ["reactivated"]
     desk.say(paid("o-2", "2026-05-25", line()))
     assert [r.retracts for r in desk.retractions] == [desk.triggers[0].trigger_id]
-    assert (
-        desk.retractions[0].reason == "OrderPaid had happened before it was entered, and was only heard of afterwards."
-    )
+    assert desk.retractions[0].reason == "A purchase before it was entered was only heard of afterwards."
     assert [d.outcome for d in desk.decisions][:2] == ["fired", "retracted"]
 
 

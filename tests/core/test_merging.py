@@ -16,6 +16,7 @@ from app.core.moment import Moment
 from app.core.purchases import is_paid, last_order_at, paid_orders
 from app.core.row import (
     LEDGER_MAX,
+    MAX_ALIVE,
     MAX_CARTS,
     MAX_COUPONS,
     MAX_ENTRIES,
@@ -37,14 +38,15 @@ from app.core.row import (
     remember,
     remembers,
 )
-from app.core.rules import Catalogue
+from app.core.rules import Catalogue, index
 from app.core.transfers import Forget, History, NewerTransfer, NotATransfer, PassedOn
-from app.rulebook import SHIPPED
+from app.rulebook import SHIPPED, load
 from schemas import events as ev
 from tests.core.shard import named
 from tests.core.shop import (
     DAY,
     HOUR,
+    MINUTE,
     Desk,
     at,
     baseline,
@@ -78,6 +80,11 @@ def known(*events: ev.Event, user: str = "u-2") -> Row:
 def history(when: str | int, account: str = "u-2", *through: str, name: str | None = None) -> History:
     instant = when if isinstance(when, int) else at(when)
     return History("u-1", (account, *through), name or f"m-{next(_numbers)}", instant, None)
+
+
+def shipped(*rules: str) -> Catalogue:
+    whole = load()
+    return index({name: whole.rules[name] for name in rules}, whole.policy)
 
 
 def absorb(desk: Desk, other: Row | None, when: str, *through: str, name: str | None = None) -> Desk:
@@ -596,13 +603,35 @@ def test_a_silence_is_measured_by_the_rhythm_of_both() -> None:
 
 
 def test_who_bought_with_the_other_account_a_week_before_is_not_back_and_it_is_taken_back() -> None:
-    rules = catalogue(Path(SHIPPED, "reactivated.yaml").read_text())
+    rules = shipped("reactivated")
     for bought, taken_back in (("02-22", True), ("03-01 12:10", False)):
         desk = Desk(rules).say(paid("o-1", "2025-06-01"), paid("o-3", "03-01"))
         absorb(desk, known(paid("o-2", bought)), "03-01 12:30")
         (trigger,) = desk.triggers
         assert [back.retracts for back in desk.retractions] == [trigger.trigger_id][:taken_back]
         assert [d.outcome for d in desk.decisions] == ["fired", "retracted"][: 1 + taken_back]
+        # Which of their purchases it was stands nowhere: the merge is what told of it.
+        assert [e.type for back in desk.retractions for e in back.evidence] == ["UserMerged"][:taken_back]
+
+
+@pytest.mark.parametrize("more", [0, 1, MAX_ORDERS])
+def test_a_purchase_that_is_merely_summed_up_with_the_other_account_is_one_before_the_entry_too(more: int) -> None:
+    first = '{on: UserRegistered, key: user, when: "user.paid_orders == 0"}'
+    rules = catalogue(rule_text(enter=first, ends=None, steps="[{after: 1h}]", send="{channels: [page]}"))
+    desk = Desk(rules).say(event(ev.UserRegistered, "03-01 12:00")).wait("03-01 20:00")
+    bought = [paid(f"o-{n}", at("03-01 12:10") + n * MINUTE) for n in range(more)]
+    absorb(desk, known(paid("o-first", "02-01"), *bought), "03-01 20:30")
+    assert [d.outcome for d in desk.decisions] == ["fired", "retracted"]
+
+
+def test_no_merge_leaves_more_runs_of_a_rule_than_a_user_may_have() -> None:
+    rules = catalogue(rule_text(enter="{on: CouponIssued, key: coupon}", ends=None, steps="[{after: 10d}]"))
+    desk = Desk(rules)
+    for account in ("u-2", "u-3", "u-4"):
+        coupons = (issued(f"{account}-{n:03}", at("03-01") + n, expires_at="04-01") for n in range(MAX_COUPONS))
+        absorb(desk, known(*coupons, user=account), "03-02")
+    assert len(desk.timers) <= MAX_ALIVE
+    assert len(desk.timers) + desk.tallies["runs", "exited", "a_rule"] == 3 * MAX_COUPONS
 
 
 @pytest.mark.parametrize("reentry", ["once", "every_key"])
@@ -620,7 +649,7 @@ def test_who_would_not_have_entered_exits_and_what_the_other_account_entered_sta
     entries = {name: at("02-01")} if theirs else {}
     absorb(desk, replace(known(paid("o-1", "02-01")), entries=entries), "03-02 22:40")
     assert [(d.outcome, d.final) for d in desk.decisions] == [("deferred", False), ("dropped", True)]
-    assert "OrderPaid was heard of late" in desk.decisions[-1].reason
+    assert "a purchase before it was heard of late" in desk.decisions[-1].reason
     assert desk.row.entries == entries
 
 
@@ -705,6 +734,66 @@ def test_the_runs_of_the_account_exit_with_the_reason() -> None:
     desk.wait("03-02 13:00")
     assert engine.leave(desk.row, event(ev.UserMerged, "03-02", into="u-2"), desk._moment(desk.now, 0)) is None
     assert desk.retractions[0].reason == "The account was merged into another one."
+
+
+def guest(desk: Desk, *events: ev.Event) -> Row:
+    """The row of a guest who becomes part of another account a moment after this; the desk has what was said."""
+    desk.say(*events)
+    merged = event(ev.UserMerged, desk.now + MINUTE, into="u-1")
+    assert engine.leave(desk.row, merged, desk._moment(desk.now + MINUTE, desk.floor)) is None
+    return replace(desk.row, user_id="u-2")
+
+
+def test_what_was_given_for_an_order_of_the_other_account_stays_given_and_is_taken_back_with_the_order() -> None:
+    rules = shipped("repurchase_coupon", "post_purchase_offer")
+    for back_at, taken_back in (("03-02", True), ("03-04 11:59:59.999999", True), ("03-04 12:00", False)):
+        theirs, desk = Desk(rules), Desk(rules)
+        row = guest(theirs, paid("o-1", "03-01", line("milk_powder")))
+        grant, contact = sorted(theirs.triggers, key=lambda t: t.action, reverse=True)
+        assert [(t.action, t.rule) for t in (grant, contact)] == [
+            ("grant", "repurchase_coupon"), ("contact", "post_purchase_offer")
+        ]  # fmt: skip
+        assert [back.retracts for back in theirs.retractions] == [contact.trigger_id]
+        absorb(desk, row, "03-01 12:01").say(cancelled("o-1", back_at))
+        assert desk.triggers == []
+        assert [back.retracts for back in desk.retractions] == [grant.trigger_id][:taken_back]
+        assert [(d.outcome, d.trigger_id) for d in desk.decisions] == [("retracted", grant.trigger_id)][:taken_back]
+        assert absorb(Desk(rules), desk.row, "03-05").retractions == []
+
+
+def test_what_is_given_again_and_again_goes_no_further_under_the_other_account() -> None:
+    steps = "[{at_once: true}, {after: 1d}]"
+    rules = catalogue(rule_text(enter="{on: OrderPaid, key: order}", ends=None, steps=steps, send="{action: grant}"))
+    theirs = Desk(rules)
+    desk = absorb(Desk(rules), guest(theirs, paid("o-1", "03-01")), "03-01 12:01")
+    assert [t.step for t in theirs.triggers] == [1]
+    assert theirs.tallies["runs", "exited", "a_rule"] == 1
+    assert desk.timers == []
+
+
+@pytest.mark.parametrize(
+    ("mine", "given", "merged_at", "gift"),
+    [
+        ((), False, "03-04 11:59:59.999999", True),
+        ((), False, "03-04 12:00", True),
+        ((), False, "03-04 12:00:00.000001", False),
+        ((), True, "03-01 12:01", False),
+        ((paid("o-0", "02-20"),), False, "03-01 12:01", False),
+    ],
+)
+def test_the_first_order_of_a_guest_brings_its_gift_once_it_is_known_whose_it_is(
+    mine: tuple[ev.Event, ...], given: bool, merged_at: str, gift: bool
+) -> None:
+    rules = shipped("first_order_gift")
+    desk = Desk(rules).say(event(ev.UserRegistered, "02-01"), *mine)
+    before = len(desk.triggers)
+    theirs = Desk(rules).say(*[event(ev.UserRegistered, "02-01")][:given])
+    absorb(desk, guest(theirs, paid("o-1", "03-01")), merged_at)
+    assert [t.rule for t in theirs.triggers] == ["first_order_gift"][:given]
+    assert [(t.rule, t.evidence[0].event_id) for t in desk.triggers[before:]] == [
+        ("first_order_gift", desk.row.orders["o-1"].paid_event_id)
+    ][:gift]
+    assert len(desk.decisions) == len(desk.triggers), "no record of what is not owed"
 
 
 STAGES = (

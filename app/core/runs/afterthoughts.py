@@ -31,11 +31,11 @@ _KEYS = {
 }
 
 
-def heard_late(row: Row, happening: Happening, moment: Moment) -> Row:
-    """This purchase is older than something that the user was known to have done."""
+def heard_late(row: Row, since: int, happening: Happening, moment: Moment) -> Row:
+    """This happening tells of purchases since then, older than something that the user was known to have done."""
     for name in sorted(row.runs):
         runs = row.runs[name]
-        left = [run for run in runs if not _exits(row, run, happening, moment)]
+        left = [run for run in runs if not _exits(row, run, since, happening, moment)]
         if len(left) < len(runs):
             row = put(row, name, left, moment)
             freed = {name, runs[0].rule}  # as if they had never been entered
@@ -74,17 +74,17 @@ def _looks(row: Row) -> list[Happening]:
     ]
 
 
-def _exits(row: Row, run: Run, happening: Happening, moment: Moment) -> bool:
+def _exits(row: Row, run: Run, since: int, happening: Happening, moment: Moment) -> bool:
     """Whether the run would not have been entered; what is to be said of it then is said."""
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    concerned = rule.send.action == "contact" and run.entered_at > happening.at
+    concerned = rule.send.action == "contact" and run.entered_at > since
     if not concerned or _may_have_entered(row, rule, run, moment):
         return False
     if not run.ends:
-        run = close(row, rule, run, f"not to be entered: {happening.kind} was heard of late", moment)
+        run = close(row, rule, run, "not to be entered: a purchase before it was heard of late", moment)
         moment.tally("runs", "exited", rule.name)
-    why = f"{happening.kind} had happened before it was entered, and was only heard of afterwards."
+    why = "A purchase before it was entered was only heard of afterwards."
     release.retract(row, rule, run, why, happening, moment)
     return True
 

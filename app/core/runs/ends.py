@@ -95,7 +95,7 @@ def close(row: Row, rule: Rule, run: Run, why: str, moment: Moment) -> Run:
 
 def give_up(row: Row, event: Event, moment: Moment) -> None:
     """All runs of a user who is gone, or is somebody else now: final records for what waited, retractions of what is
-    out."""
+    out, but for what came with a purchase of who is somebody else."""
     merged = isinstance(event, UserMerged)
     why = "The account was merged into another one." if merged else "The user is gone."
     happening = Happening(event.TYPE, event.occurred_at, event.event_id, event.TYPE)
@@ -107,4 +107,10 @@ def give_up(row: Row, event: Event, moment: Moment) -> None:
                 run = close(row, rule, run, f"given up ({event.TYPE})", moment)
                 if run.step < len(rule.steps):
                     moment.tally("runs", "exited", rule.name)
-            release.retract(row, rule, run, why, happening, moment)
+            if not (merged and goes_along(rule, run)):
+                release.retract(row, rule, run, why, happening, moment)
+
+
+def goes_along(rule: Rule, run: Run) -> bool:
+    """Whether what was given stays given when the account becomes part of another one: its purchase goes there, too."""
+    return rule.send.action == "grant" and run.order_id is not None

@@ -12,8 +12,9 @@ from app.core.happenings import Happening, payment_of
 from app.core.moment import Moment
 from app.core.purchases import is_paid
 from app.core.row import NEVER, Row, Run
-from app.core.runs.afterthoughts import heard_late, timed_anew
-from app.core.runs.ends import ended
+from app.core.rules import Rule
+from app.core.runs.afterthoughts import heard_late
+from app.core.runs.ends import ended, goes_along
 from app.core.runs.entries import let_in
 from app.core.runs.keeping import entered, put
 from app.core.runs.marks import mark_of, seen_ends
@@ -28,9 +29,9 @@ def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment
     """The runs of a row (`before` it was so) that another account's history was added to. What it brings ends them at
     its own time, and what depends on the user's rhythm is timed anew; then its purchases and coupons enter as if they
     had been heard of late, and what comes every year goes on. Nothing is said at once about the past, and nobody enters
-    what is entered once, with either account. Who was here before registering is not new: what that began ends with
-    this `happening`."""
-    since = _here_since(other)
+    what is entered once, with either account; what is given for a purchase and is none of that is given. Who was here
+    before registering is not new: what that began ends with this `happening`."""
+    since, row = _here_since(other), _with_their_grants(row, other, moment)
     for name in sorted(row.runs):
         after = [_met(row, run, moment) for run in row.runs[name]]
         after = [_not_new(row, run, since, happening, moment) for run in after]
@@ -38,29 +39,50 @@ def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment
     for name in sorted(other.runs.keys() - row.runs.keys()):
         row = _every_year(row, name, other.runs[name], moment)
     brought = _brought(before, other)
-    row = _with_their_purchases(row, brought, other, moment)
+    row = _with_their_purchases(row, _first_bought(brought, other), other, happening, moment)
     theirs = {name: at for name, at in row.entries.items() if "\x1f" in name and name not in before.entries}
     row = replace(row, entries={name: at for name, at in row.entries.items() if name not in theirs})
-    for happening in brought:
-        for rule, enter in moment.catalogue.entered_by.get(happening.kind, ()):
-            if rule.reentry == "once" or rule.steps[0].at_once:
+    for one in brought:
+        for rule, enter in moment.catalogue.entered_by.get(one.kind, ()):
+            if (rule.reentry == "once" or rule.steps[0].at_once) and not _is_owed(rule, one, moment):
                 continue
-            for key, data in entry_keys(row, rule, enter, happening) if happening.counts or enter.each_line else ():
-                row = let_in(row, rule, enter, key, data, happening, moment)
+            for key, data in entry_keys(row, rule, enter, one) if one.counts or enter.each_line else ():
+                row = let_in(row, rule, enter, key, data, one, moment)
     for name, at in theirs.items():
         row = entered(row, name, at)
     return row
 
 
-def _with_their_purchases(row: Row, brought: Sequence[Happening], other: Row, moment: Moment) -> Row:
+def _with_their_grants(row: Row, other: Row, moment: Moment) -> Row:
+    """What was given for the other's purchases can still be taken back with them; no more comes of those runs."""
+    for name in sorted(other.runs):
+        for run in other.runs[name]:
+            rule = moment.catalogue.rule_of(run)
+            if rule is not None and goes_along(rule, run):
+                over = replace(run, step=len(rule.steps), due_at=NEVER, timer_at=NEVER, sequence=0)
+                row = put(row, name, (*row.runs.get(name, ()), over), moment)
+    return row
+
+
+def _is_owed(rule: Rule, purchase: Happening, moment: Moment) -> bool:
+    """Whether a gift may come with this purchase that it could not bring while nobody knew whose it was."""
+    gift = rule.reentry == "once" and rule.steps[0].at_once and rule.send.action == "grant"
+    return gift and purchase.at + rule.send.expires_after >= moment.now
+
+
+def _with_their_purchases(row: Row, since: int, other: Row, happening: Happening, moment: Moment) -> Row:
     """The runs as if the other's purchases had been known all along. Who would not have entered is free to enter, but
     for what was entered with the other account."""
-    first = next((happening for happening in brought if happening.kind == OrderPaid.TYPE), None)
-    if first is None:
-        return timed_anew(row, moment)
     theirs = {name: at for name, at in other.entries.items() if name in row.entries}
-    row = heard_late(row, first, moment)
+    row = heard_late(row, since, happening, moment)
     return replace(row, entries={**theirs, **row.entries})
+
+
+def _first_bought(brought: Sequence[Happening], other: Row) -> int:
+    """The earliest purchase that is heard of with the other account, be it no longer kept by itself."""
+    summed = [other.old_last_order_at, other.baseline.last_order_at if other.baseline else None]
+    known = [one.at for one in brought if one.kind == OrderPaid.TYPE]
+    return min([*known, *(at for at in summed if at is not None)], default=NEVER)
 
 
 def _here_since(other: Row) -> int:

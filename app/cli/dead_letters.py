@@ -25,6 +25,7 @@ from schemas.rejects import CODES
 
 _SHOWN_REASONS: Final = 5
 _LONGEST_REASON: Final = 300
+_LONGEST_NAME: Final = 128
 
 T = TypeVar("T")
 
@@ -41,7 +42,8 @@ def command() -> None:
 @_code
 @click.option("--limit", type=click.IntRange(min=1), default=50, show_default=True, help="The newest so many.")
 def list_(code: str | None, limit: int) -> None:
-    """A table of dead letters, the newest last: when, code, field, where the message came from, and the reason."""
+    """A table of dead letters, the newest last: when, code, field, where the message came from, and the reason. Under
+    that stand the message's type, its event id and its key, which is the user."""
     newest, counts = _run(_newest(_settings(), code, limit))
     if not newest:
         click.echo(f"There are no dead letters{f' with the code {code}' if code else ''}.")
@@ -61,15 +63,18 @@ async def _newest(settings: Settings, code: str | None, limit: int) -> tuple[lis
                 if code not in (None, letter.code):
                     continue
                 counts[letter.code] += 1
-                slim = letter._replace(key=None, value=None)  # the table shows neither
+                if len(newest) == limit and (letter.rejected_at, letter.place) < newest[0][:2]:
+                    continue
+                slim = letter._replace(value=None, about=letters.about(letter.value))  # of the bytes no more is shown
                 add = heapq.heappush if len(newest) < limit else heapq.heappushpop
                 add(newest, (letter.rejected_at, letter.place, slim))
     return [letter for _, _, letter in sorted(newest)], counts
 
 
 def table(found: list[Letter]) -> list[str]:
-    """The letters in aligned columns; the reason has what is left of the line, and more lines when it needs them."""
-    rows = [("when", "code", "field", "from", "reason")]
+    """The letters in aligned columns; the reason has what is left of the line, and more lines when it needs them. Under
+    it stands which message it is."""
+    rows = [("when", "code", "field", "from", "reason", "")]
     rows += [
         (
             named_as(letter.rejected_at),
@@ -77,6 +82,7 @@ def table(found: list[Letter]) -> list[str]:
             printable(letter.field) or "-",
             f"{letter.topic}[{letter.partition}] offset {letter.offset}",
             printable(letter.reason)[:_LONGEST_REASON],
+            _which(letter),
         )
         for letter in found
     ]
@@ -84,9 +90,16 @@ def table(found: list[Letter]) -> list[str]:
     lines = []
     for row in rows:
         head = "  ".join(cell.ljust(size) for cell, size in zip(row[:4], widths, strict=True))
-        first, *more = textwrap.wrap(row[4], max(30, width() - len(head) - 2)) or [""]
+        room = max(30, width() - len(head) - 2)
+        first, *more = [*textwrap.wrap(row[4], room), *textwrap.wrap(row[5], room)] or [""]
         lines += [f"{head}  {first}".rstrip(), *(" " * (len(head) + 2) + line for line in more)]
     return lines
+
+
+def _which(letter: Letter) -> str:
+    """'UserLoggedIn e-1001, key u-42'."""
+    key = "no key" if letter.key is None else f"key {letter.key.decode(errors='replace')[:_LONGEST_NAME]}"
+    return printable(f"{letter.about}, {key}" if letter.about else key)
 
 
 @command.command()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from typing import Any, Final, NamedTuple
 
+import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from rich.console import Console
 
@@ -13,6 +14,7 @@ from app.settings import Settings
 from app.topics import physical
 
 LOGICAL: Final = "dead-letters"
+_LONGEST_NAME: Final = 128
 #: How the reason of an event begins that a person has set aside (`lifecycle quarantine`).
 _BY_A_PERSON: Final = "Set aside by a person"
 
@@ -33,6 +35,8 @@ class Letter(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
+    about: str = ""
+    """What `about` has told of the value."""
 
     @property
     def set_aside(self) -> bool:
@@ -72,6 +76,19 @@ def _letter(record: Any) -> Letter:
         key=record.key,
         value=record.value,
     )
+
+
+def about(value: bytes | None) -> str:
+    """'UserLoggedIn e-1001': a message's type and its event id, as far as it can be read. Nothing else of it is told:
+    what a user did is nobody's business who looks why it could not be used."""
+    try:
+        body = orjson.loads(value or b"")
+    except orjson.JSONDecodeError:
+        return ""
+    if not isinstance(body, dict):
+        return ""
+    said = [body.get("type"), body.get("event"), body.get("event_id", body.get("messageId"))]
+    return " ".join(one[:_LONGEST_NAME] for one in said if isinstance(one, str))
 
 
 def _number(text: str | None) -> int:

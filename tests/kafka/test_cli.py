@@ -138,6 +138,9 @@ async def test_dead_letters_are_listed_and_sent_again_once_the_cause_is_mended_a
     assert "8 of 8 dead letters (6 bad_time, 1 " in out
     assert "logins[" in out
     assert "wrong_partition" in out
+    told = " ".join(out.split())
+    assert "UserLoggedIn UserLoggedIn-u-5-2026-03-01T08:00:00, key u-5" in told
+    assert "UserLoggedIn, key u-1" in told
     _, out, _ = await lifecycle(settings, "dead-letters", "list", "--code", "missing_field", "--limit", "1")
     assert "1 of 1 dead letter (1 missing_field)" in out
     assert "user_id" in out or "event_id" in out

@@ -148,6 +148,16 @@ async def check_inputs(settings: Settings) -> None:
     await _check(settings, [spec for spec in specs(settings) if spec.kind == INPUT])
 
 
+async def check_triggers(settings: Settings) -> None:
+    """For who only looks at what goes out: raises TopicProblem when there is no topic of triggers yet. Some may still
+    come, with however many partitions."""
+    wanted = [spec for spec in specs(settings) if spec.logical.startswith("triggers.")]
+    async with _admin(settings) as admin:
+        there = await _partition_counts(admin)
+    if not any(spec.name in there for spec in wanted):
+        raise TopicProblem(find_problems(settings, wanted, there))
+
+
 async def _check(settings: Settings, wanted: list[Spec]) -> None:
     async with _admin(settings) as admin:
         there = await _partition_counts(admin)

@@ -13,6 +13,7 @@ from app.cli import named
 from app.explain.timeline import named_as
 from app.feed import FeedProblem, Told, triggers
 from app.settings import Settings, SettingsError, load_settings
+from app.topics import TopicProblem, check_triggers
 
 
 @click.command()
@@ -27,7 +28,7 @@ def command(rule: str | None, user: str | None, from_start: bool) -> None:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # what goes wrong is said in a sentence
     try:
         asyncio.run(_watch(load_settings(), rule, user, from_start))
-    except (SettingsError, FeedProblem) as problem:
+    except (SettingsError, TopicProblem, FeedProblem) as problem:
         raise click.ClickException(str(problem)) from problem
     except KeyboardInterrupt:
         return  # the way to end it, not a failure
@@ -36,6 +37,7 @@ def command(rule: str | None, user: str | None, from_start: bool) -> None:
 async def _watch(settings: Settings, rule: str | None, user: str | None, from_start: bool) -> None:
     if rule is not None:
         named.require(await named.published_if_any(settings), rule)
+    await check_triggers(settings)
     out = Console(highlight=False, soft_wrap=True)
     if out.is_terminal:
         out.print("[dim]waiting for triggers; Ctrl-C ends[/]")

@@ -26,7 +26,7 @@ from schemas.envelope import (
 )
 from schemas.events import EVENT_TYPES, INPUT_TOPICS, ClockAdvanced, Event
 from schemas.explain import explain
-from schemas.instant import MINUTE, Instant, parse_instant
+from schemas.instant import DAY, HOUR, MINUTE, SECOND, Instant, parse_instant
 from schemas.money import parse_amount, parse_amount_text
 from schemas.nearest import nearest
 from schemas.rejects import Ignored, RejectedMessage, dead_letter_headers
@@ -225,9 +225,17 @@ def _check_user(key: bytes | None, user_id: str) -> RejectedMessage | None:
 
 
 def _ahead(occurred_at: int, timestamp_ms: int) -> RejectedMessage:
-    seconds = (occurred_at - timestamp_ms * 1000) // 1_000_000
+    by = _length(occurred_at - timestamp_ms * 1000)
     return RejectedMessage(
         "bad_time",
-        f"`occurred_at` is {seconds} seconds ahead of the record's own timestamp. Check the sender's clock.",
+        f"`occurred_at` is {by} ahead of the record's own timestamp. Check the sender's clock.",
         "occurred_at",
     )
+
+
+def _length(of: int) -> str:
+    """Microseconds as '46 days', in the largest unit of which there are two or more."""
+    for unit, name in ((DAY, "days"), (HOUR, "hours"), (MINUTE, "minutes")):
+        if of >= 2 * unit:
+            return f"{of // unit} {name}"
+    return f"{of // SECOND} seconds"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import UTC
 from pathlib import Path
 from typing import Final
@@ -13,6 +13,7 @@ from typing import Final
 import click
 from rich.console import Console
 
+from app import clock
 from app.explain.language import counted
 from app.replay.files import BadLine, EventFile, FileProblem
 from app.replay.journey import ENDS, Journey, load_journey
@@ -106,3 +107,16 @@ def _run(events: Iterable[Outgoing], settings: Settings, until: int | None, dry_
     say.print(f"published {counted(done.events, 'event')} ({size}) in {done.seconds:.1f} s: {done.rate:,.0f}/s")
     for name, count in done.left_out.items():
         say.print(f"left out {counted(count, 'event')} for {name}: LIFECYCLE_INPUTS does not name that input.")
+    for line in _in_the_future(done.ahead, until, settings):
+        say.print(line)
+
+
+def _in_the_future(events: int, until: int | None, settings: Settings) -> Iterator[str]:
+    """What the workers will not take, or were not told, because it has not come yet."""
+    if events:
+        yield (
+            f"{counted(events, 'event')} in the future (by more than LIFECYCLE_CLOCK_SKEW): the worker refuses what is "
+            "ahead of its record, into the dead letters. What is to come can be tried with `lifecycle rules try`."
+        )
+    if until is not None and until > clock.now() + settings.clock_skew:
+        yield "Time stands at the last event of before now, not at --until: that is in the future."

@@ -3,6 +3,8 @@
 Once per event-day (in UTC), and at the end, every partition of every input is told with ClockAdvanced that nothing
 older follows; without that a reader under `CLOCK=events` would wait for ever at the end of a topic. A record's own
 timestamp is the present, not the event's time: Kafka deletes records by it, and would delete history as it arrives.
+Workers refuse what lies in the future of its record. Such events are published as they are, for that is what their file
+says; a ClockAdvanced never lies there.
 """
 
 from __future__ import annotations
@@ -49,6 +51,8 @@ class Progress:
     seconds: float = 0.0
     left_out: Counter[str] = field(default_factory=Counter)
     """Events for inputs that this deployment does not have, by input."""
+    ahead: int = 0
+    """Events further ahead of the present than the workers allow: they will be refused."""
 
     @property
     def rate(self) -> float:
@@ -66,7 +70,8 @@ async def publish(
     """Publish `events`, which must be in time order, and wait until the brokers have all of them (acks=all).
 
     Afterwards time stands at `until` (microseconds since 1970), or a millisecond after the last event when that is
-    later or `until` is None. `progress` is called after each few thousand events.
+    later or `until` is None; what lies in the future does not count. `progress` is called after each few thousand
+    events.
     Raises TopicProblem when the brokers cannot be reached, or an input is missing or has another number of partitions:
     then nothing has been published. Raises PublishProblem when the brokers stop answering.
     """
@@ -108,42 +113,31 @@ class _Publisher:
         self._settings = settings
         self._report = report
         self._partition = partitioner(settings.partitioner, settings.partitions)
+        self._known = frozenset(settings.inputs)
         self._turn: dict[tuple[str, int], list[tuple[str, Any]]] = {}
         self._pending = 0
         self._on_its_way: asyncio.Task[None] | None = None
         self._timestamp_ms = clock.now() // 1_000
         self._started = clock.monotonic()
         self._progress = Progress()
+        self._last = self._tomorrow = 0
+        """The last event that is not ahead of the present, and when the day after it begins."""
 
     async def run(self, events: Iterable[Outgoing], until: int | None) -> Progress:
-        known = frozenset(self._settings.inputs)
-        progress, last, tomorrow = self._progress, 0, 0
+        progress, last = self._progress, 0
         try:
             for event in events:
                 if event.occurred_at < last:
                     raise ValueError("The events to publish are not in time order.")
                 last = event.occurred_at
-                if last >= tomorrow:
-                    today = last // DAY * DAY
-                    if tomorrow:
-                        self._advance_clock(today)
-                    tomorrow = today + DAY
-                if event.input == EVERY_INPUT:
-                    self._everywhere(event.value)
-                elif event.input in known:
-                    self._add(event.input, self._partition(event.key or b""), event.key, event.value)
-                    progress.events += 1
-                    progress.bytes += len(event.value or b"")
-                    progress.reached = last
-                else:
-                    progress.left_out[event.input] += 1
+                self._put(event)
                 if self._pending >= _TURN:
                     await self._hand_over()
                 elif self._pending % _BREATH == 0:
                     await asyncio.sleep(0)
-            end = max(last + 1_000, until or 0)
-            if end > EARLIEST:
-                self._advance_clock(end)
+            ends = [at for at in (self._last + 1_000, until or 0) if at > EARLIEST and not self._is_ahead(at)]
+            if ends:
+                self._advance_clock(max(ends))
             await self._hand_over()
             await self._arrived()
             progress.seconds = clock.monotonic() - self._started
@@ -152,6 +146,35 @@ class _Publisher:
             if self._on_its_way:
                 self._on_its_way.cancel()
         return progress
+
+    def _put(self, event: Outgoing) -> None:
+        """An event, after the clock of its day."""
+        progress, at = self._progress, event.occurred_at
+        ahead = self._is_ahead(at)
+        if not ahead:
+            self._pass(at)
+        if event.input == EVERY_INPUT:
+            self._everywhere(event.value)
+        elif event.input in self._known:
+            self._add(event.input, self._partition(event.key or b""), event.key, event.value)
+            progress.events += 1
+            progress.bytes += len(event.value or b"")
+            progress.reached = at
+            progress.ahead += ahead
+        else:
+            progress.left_out[event.input] += 1
+
+    def _pass(self, at: int) -> None:
+        self._last = at
+        if at >= self._tomorrow:
+            today = at // DAY * DAY
+            if self._tomorrow:
+                self._advance_clock(today)
+            self._tomorrow = today + DAY
+
+    def _is_ahead(self, at: int) -> bool:
+        """Whether an instant is further ahead of the records of this turn than the workers allow."""
+        return at > self._timestamp_ms * 1_000 + self._settings.clock_skew
 
     def _advance_clock(self, to: int) -> None:
         self._everywhere(orjson.dumps({"type": "ClockAdvanced", "occurred_at": format_instant(to, UTC)}))

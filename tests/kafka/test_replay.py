@@ -16,8 +16,10 @@ from typing import Any
 import orjson
 import pytest
 from aiokafka import AIOKafkaProducer, TopicPartition
+from click.testing import CliRunner
 
 from app import clock, committed
+from app.cli import cli
 from app.feed import FeedProblem, Told, triggers
 from app.replay import publish as publishing
 from app.replay.files import EventFile
@@ -166,6 +168,34 @@ async def test_a_file_with_nothing_but_bad_lines_does_not_set_the_clock_to_1970(
     settings = await make_settings(partitions=1)
     await publish([Outgoing(0, "logins", None, b"{")], settings)
     assert [record.value for record in await consume_all(settings, "logins")] == [b"{"]
+
+
+@pytest.mark.parametrize("time", ["wall", "events"])
+async def test_no_clock_lies_in_the_future_where_workers_would_refuse_it(
+    make_settings: MakeSettings, consume_all: ConsumeAll, tmp_path: Path, time: str
+) -> None:
+    settings = await make_settings(partitions=2, clock=time)
+    ahead = clock.now() + 46 * DAY
+    path = tmp_path / "events.jsonl"
+    events = [login("u-1", at).value or b"" for at in (FIRST, ahead, ahead + 3 * DAY)]
+    path.write_bytes(b"\n".join(events))
+    done = await publish(EventFile(path).events(), settings, until=ahead + 9 * DAY)
+    assert (done.events, done.ahead) == (3, 2)
+    for name in INPUT_TOPICS:
+        for records in (await by_partition(consume_all, settings, name)).values():
+            assert [at for record in records if (at := clock_of(record)) is not None] == [FIRST + 1_000]
+
+    env = {"TEST_KAFKA_BOOTSTRAP": None, **environment(settings), "LIFECYCLE_PARTITIONS": "2", "LIFECYCLE_CLOCK": time}
+    path.write_bytes(events[1])
+    command = ["replay", str(path), "--until", format_instant(ahead + DAY, UTC)]
+    said = await asyncio.to_thread(CliRunner().invoke, cli, command, env=env)
+    assert said.exit_code == 0, said.output
+    assert "published 1 event (" in said.stderr
+    assert "1 event in the future (by more than LIFECYCLE_CLOCK_SKEW): the worker refuses" in said.stderr
+    assert "Time stands at the last event of before now, not at --until" in said.stderr
+    path.write_bytes(events[0])
+    said = await asyncio.to_thread(CliRunner().invoke, cli, command[:2], env=env)
+    assert "in the future" not in said.stderr
 
 
 async def test_unsorted_events_are_refused_before_they_do_harm(make_settings: MakeSettings) -> None:
@@ -348,3 +378,15 @@ async def test_watch_refuses_a_rule_that_is_none_whether_or_not_any_are_publishe
         out, errors = await asyncio.wait_for(process.communicate(), 30 * PATIENCE)
         assert (process.returncode, out) == (2, b"")
         assert b"There is no rule 'winbak'. Did you mean winback?" in errors
+
+
+async def test_watch_before_the_topics_are_made_says_how_to_make_them(make_settings: MakeSettings) -> None:
+    settings = await make_settings(create=False)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "app", "watch", env=environment(settings), stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    out, errors = await asyncio.wait_for(process.communicate(), 30 * PATIENCE)
+    assert (process.returncode, out) == (1, b"")
+    assert b"triggers.winback" in errors
+    assert b"are missing on " in errors
+    assert b"run `lifecycle topics create`." in errors

@@ -231,7 +231,18 @@ def test_an_event_may_be_ahead_of_its_record_by_the_skew_and_not_a_tick_more(nam
     assert isinstance(read(changed(name, occurred_at=at_most), **skew), OrderPaid | ClockAdvanced)
     result = refusal(changed(name, occurred_at=at_most + 1), **skew)
     assert (result.code, result.field) == ("bad_time", "occurred_at")
-    assert "120 seconds ahead" in result.reason
+    assert "is 2 minutes ahead" in result.reason
+
+
+@pytest.mark.parametrize(
+    ("at", "told"),
+    [("2026-03-01T08:01:59+08:00", "119 seconds"), ("2026-03-01T10:30:00+08:00", "2 hours"),
+     ("2026-03-02T23:00:00+08:00", "39 hours"), ("2027-03-01T08:00:00+08:00", "365 days")],
+)  # fmt: skip
+def test_how_far_an_event_is_ahead_is_said_in_a_unit_that_tells_something(at: str, told: str) -> None:
+    timestamp_ms = parse_instant("2026-03-01T08:00:00+08:00") // 1000
+    result = refusal(changed("OrderPaid", occurred_at=at), timestamp_ms=timestamp_ms, clock_skew=0)
+    assert f"is {told} ahead of the record's own timestamp" in result.reason
 
 
 @pytest.mark.parametrize("name", ["OrderPaid", "ClockAdvanced"])

@@ -146,8 +146,9 @@ def show(rule: str, directory: Path | None, published: bool) -> None:
         _show_published(rule)
         return
     where = _where(directory)
-    data = _data(_files(where)[1], rule, str(where), _OTHER_DIRECTORY, "One that is published: --published.")
-    for line in words.shown(data, width()):
+    catalogue, files = _files(where)
+    data = _data(files, rule, str(where), _OTHER_DIRECTORY, "One that is published: --published.")
+    for line in words.shown(data, width(), catalogue.policy):
         click.echo(line)
 
 
@@ -295,7 +296,8 @@ def _show_published(rule: str) -> None:
         try:
             if rules.number is None:
                 raise click.ClickException(NOTHING)
-            for line in words.shown(_data(rules.data, rule, "what is published"), width()):
+            policy = rules.catalogue.policy if rules.catalogue is not None else None
+            for line in words.shown(_data(rules.data, rule, "what is published"), width(), policy):
                 click.echo(line)
             click.echo(f"So number {rules.number} of what is published has it.")
         finally:

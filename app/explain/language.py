@@ -17,6 +17,8 @@ _UNITS = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
 _NAME = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
 _WORD = re.compile(r"[a-z]+")
 
+#: A rhythm takes some purchases; until then the shop's own number stands for it.
+_GAP = "the user's usual gap between purchases (the shop's while the user has none"
 #: Names as part of a sentence: of a yes or no what is so, of all else what it is.
 PHRASES = {
     "entered_at": "the entry",
@@ -25,8 +27,8 @@ PHRASES = {
     "user.last_order_at": "the latest purchase",
     "user.silent_for": "the time since the latest purchase",
     "user.open_orders": "the number of orders that can still be paid",
-    "silence.at_risk": "one and a half times the user's usual gap between purchases (30 days at least)",
-    "silence.churned": "three times the user's usual gap between purchases (60 days at least)",
+    "silence.at_risk": f"one and a half times {_GAP}; 30 days at least)",
+    "silence.churned": f"three times {_GAP}; 60 days at least)",
     "coupon.id": "the coupon's id",
     "coupon.kind": "the coupon's kind",
     "coupon.value": "the coupon's value",
@@ -47,14 +49,14 @@ PHRASES = {
     "user.bought_before": "there was a purchase before the entry",
     "user.unseen_for": "the time since the user was seen",
     "user.came_back": "the user was seen again more than half an hour after the entry",
-    "user.usual_gap": "the user's usual gap between purchases",
+    "user.usual_gap": f"{_GAP})",
     "user.coupon_in_hand": "the user has a coupon to use now",
     "user.has_birthday": "the birthday is known",
     "event.names_birthday": "this event names the birthday, or changes it",
     "user.birthday": "09:00 of the next birthday",
     "user.anniversary": "09:00 of the next anniversary",
     "user.stage": "the life stage",
-    "silence.churned_before": "three times the usual gap between the purchases until then (60 days at least)",
+    "silence.churned_before": f"three times {_GAP} in the purchases until then; 60 days at least)",
     "policy.magic_number": "the number of orders after which a next one is likely",
     "event.days_later": "the number of local days between the entry and this event",
     "order.id": "the order's id",
@@ -138,6 +140,14 @@ def duration(text: object) -> str:
     """'7d' -> '7 days'. Anything else stays as it is."""
     match = _LITERAL.fullmatch(str(text).strip())
     return counted(int(match[1]), _UNITS[match[2]]) if match else str(text)
+
+
+def span(microseconds: int) -> str:
+    """20 days in microseconds -> '20 days': in the largest unit that says it to the second."""
+    seconds = microseconds // 1_000_000
+    units = ((86_400, "day"), (3_600, "hour"), (60, "minute"), (1, "second"))
+    size, noun = next(unit for unit in units if not seconds % unit[0])
+    return counted(seconds // size, noun)
 
 
 def counted(count: int, noun: str) -> str:

@@ -6,9 +6,10 @@ The file must have been checked; settings that have no words here are repeated a
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from app.core.policy import Policy
 from app.core.scope import VARIABLES
 from app.explain import language, sending, things
 from app.explain.language import duration, event, flow, listed, timing
@@ -33,6 +34,15 @@ _CHANGED = {
     "follow": "goes on under this one",
     "restart": "begins anew under this one",
     "exit": "is out of it",
+}
+#: What a name comes to that is a number of the shop's, or is made of one.
+_NUMBERS: Mapping[str, Callable[[Policy], str]] = {
+    "policy.magic_number": lambda policy: f"magic number: {policy.magic_number}",
+    "policy.lead": lambda policy: f"lead: {language.span(policy.lead)}",
+    **dict.fromkeys(
+        ("user.usual_gap", "silence.at_risk", "silence.churned", "silence.churned_before"),
+        lambda policy: f"usual gap: {language.span(policy.usual_gap)}",
+    ),
 }
 _PLURALS = {"category": "categories", "coupon": "coupons", "order": "orders", "product": "products"}
 
@@ -87,13 +97,14 @@ def overview(data: Data) -> Overview:
     )
 
 
-def shown(data: Data, width: int = 100) -> list[str]:
-    """All that there is to say of a rule: a line about it, the paragraph, the timeline, the names that it uses."""
+def shown(data: Data, width: int = 100, policy: Policy | None = None) -> list[str]:
+    """All that there is to say of a rule: a line about it, the paragraph, the timeline, the names that it uses, with
+    what the shop says of them where its policy is known."""
     name, version, family = data.get("rule"), data.get("version"), data.get("family")
     lines = [f"{name}, version {version} (family {family}, {data.get('mode', 'live')})", "", *paragraph(data, width)]
     lines += ["", *timeline(data, width)]
-    if names := glossary(data):
-        lines += ["", "Names that it uses:", *(f"  {name}" for name in names)]
+    if names := glossary(data, policy):
+        lines += ["", "Names that it uses:", *(line for name in names for line in _named(name, width))]
     return lines
 
 
@@ -147,12 +158,21 @@ def timeline(data: Data, width: int = 100) -> list[str]:
     return drawn
 
 
-def glossary(data: Data) -> list[str]:
-    """The names of the view that the rule mentions, with their meaning."""
+def glossary(data: Data, policy: Policy | None = None) -> list[str]:
+    """The names of the view that the rule mentions, with their meaning, and the shop's number where one is in it."""
     names: list[str] = []
     for text in _expressions(data):
         names += language.names_in(text)
-    return [f"{name}: {VARIABLES[name].about}" for name in dict.fromkeys(names)]
+    return [f"{name}: {VARIABLES[name].about}{_of_the_shop(name, policy)}" for name in dict.fromkeys(names)]
+
+
+def _named(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
+
+
+def _of_the_shop(name: str, policy: Policy | None) -> str:
+    read = _NUMBERS.get(name)
+    return "" if read is None or policy is None else f" (the shop's {read(policy)})"
 
 
 # -- the parts of the paragraph

@@ -97,6 +97,11 @@ def _of_contacts(data: Data) -> Iterable[str]:
             "What is transactional needs no consent to marketing, and meets neither frequency caps nor the shop's "
             "calendar nor an open after-sale case."
         )
+    if "marketing" in kinds:
+        yield (
+            "What is marketing waits, while it is worth sending, as long as the user has an open after-sale case, of "
+            "whichever order."
+        )
     if "on_cap" in send:
         full = "is dropped" if send["on_cap"] == "drop" else "waits until one frees, while it is worth sending"
         yield f"A marketing contact whose channels have all reached their frequency caps {full}."

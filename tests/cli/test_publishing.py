@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,10 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+from app import rulebook
 from app.cli import asking, cli
+from app.core.problems import CatalogueError
+from app.core.rules import Catalogue
 from app.publications import topic
 from app.publications.record import ALL, Publication, encode, key
 from app.settings import Settings
@@ -274,6 +277,24 @@ def test_what_the_client_would_log_is_no_part_of_an_answer(monkeypatch: pytest.M
         told = CliRunner().invoke(cli, ["rules", *arguments])
         assert (told.exit_code, told.output) == (1, "Error: Nobody answers.\n")
         assert not logging.getLogger("aiokafka").isEnabledFor(logging.ERROR), arguments
+
+
+def test_what_is_published_is_shown_with_the_shops_numbers_of_then_where_this_release_reads_them(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = NUDGE.replace("{after: 10d, offer: bigger}", "{after: user.usual_gap}").replace("version: 3", "version: 4")
+    shop(Path(desk.directory), nudge=timed, shop=f"{POLICY}usual_gap: 17d\n")
+    desk.say("publish", desk.directory)
+    shop(Path(desk.directory), nudge=timed, shop=f"{POLICY}usual_gap: 18d\n")
+    assert "(the shop's usual gap: 17 days)" in " ".join(desk.say("show", "nudge", "--published").split())
+
+    def of_another_release(files: Mapping[str, str]) -> Catalogue:
+        raise CatalogueError([])
+
+    monkeypatch.setattr(rulebook, "compiled", of_another_release)
+    shown = desk.say("show", "nudge", "--published")
+    assert "user.usual_gap: the user's own gap between purchases" in shown
+    assert "usual gap: " not in shown
 
 
 def test_a_topic_that_cannot_be_read_is_a_sentence(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from app.rulebook import POLICY_FILES, SHIPPED, load
 from schemas.codec import DecodeOptions, decode
 from schemas.events import EVENT_TYPES, Event
 from schemas.instant import DAY, MINUTE
-from tests.cli.shop import NUDGE, THANKS, event, run, shop, words
+from tests.cli.shop import NUDGE, POLICY, THANKS, event, run, shop, words
 
 RULES = {
     path.stem: located(path.read_text(), path.name, [])[0]
@@ -238,10 +238,10 @@ def test_visits_are_explained_where_a_rule_uses_them() -> None:
 
 def test_the_silences_are_those_that_the_phrases_name() -> None:
     assert "one and a half times" in PHRASES["silence.at_risk"]
-    assert "(30 days at least)" in PHRASES["silence.at_risk"]
+    assert "; 30 days at least)" in PHRASES["silence.at_risk"]
     assert (SILENCES["at_risk"](100 * DAY), AT_RISK_MIN) == (150 * DAY, 30 * DAY)
     assert "three times" in PHRASES["silence.churned"]
-    assert "(60 days at least)" in PHRASES["silence.churned"]
+    assert "; 60 days at least)" in PHRASES["silence.churned"]
     assert (SILENCES["churned"](100 * DAY), CHURNED_MIN) == (300 * DAY, 60 * DAY)
 
 
@@ -334,13 +334,43 @@ def test_a_coupon_of_an_order_goes_back_with_it(entry: str, order: str) -> None:
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [
-        ("winback", "step 1: when three times the user's usual gap between purchases (60 days at least) has passed"),
+        ("winback", "step 1: when three times the user's usual gap between purchases (the shop's while the user has"),
         ("winback", "has passed since the entry, with the offer 'winback_small'; step 2: 30 days after step 1 was due"),
-        ("second_order_nudge", "│ when the user's usual gap between purchases has passed since the entry"),
+        ("second_order_nudge", "(the shop's while the user has none) has passed since the entry"),
     ],
 )
 def test_a_length_that_is_the_users_own_is_not_mistaken_for_one_after_the_entry(name: str, sentence: str) -> None:
     assert sentence in words(run("rules", "show", name).stdout)
+
+
+@pytest.mark.parametrize("name", ["at_risk", "winback", "second_order_nudge", "reactivated"])
+def test_a_rhythm_that_the_user_does_not_have_is_said_to_be_the_shops(name: str) -> None:
+    said = explained.paragraph(RULES[name])
+    assert "user's usual gap between purchases (the shop's while the user has none" in words(" ".join(said))
+    assert "usually comes every" not in RULES["at_risk"]["reason"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "line"),
+    [
+        ("second_order_nudge", "likely (the shop's magic number: 3)"),
+        ("second_order_nudge", "else the shop's (the shop's usual gap: 36 hours)"),
+        ("replenishment", "how long before the run-out to remind (the shop's lead: 5 days)"),
+        ("at_risk", "silence beyond the user's rhythm (the shop's usual gap: 36 hours)"),
+    ],
+)
+def test_a_number_of_the_shop_stands_beside_the_name_that_it_is_in(rule: str, line: str, tmp_path: Path) -> None:
+    numbers = POLICY + "usual_gap: 36h\nmagic_number: 3\nreplenishment_lead: 5d\n"
+    text = (SHIPPED / f"{rule}.yaml").read_text()
+    assert line in words(run("rules", "show", rule, "--dir", shop(tmp_path, **{rule: text, "shop": numbers})).stdout)
+    assert not [name for name in explained.glossary(RULES[rule]) if "the shop's " in name.partition("(")[2]]
+
+
+def test_what_is_marketing_waits_for_the_end_of_an_after_sale_case_and_nothing_else_does() -> None:
+    waits = "What is marketing waits, while it is worth sending, as long as the user has an open after-sale case, of"
+    assert waits in paragraph(NUDGE)
+    assert waits not in paragraph(NUDGE.replace("class: marketing", "class: transactional"))
+    assert waits not in paragraph(THANKS)
 
 
 @pytest.mark.parametrize("name", ["checkout_reminder", "repurchase_coupon"])

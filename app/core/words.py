@@ -23,15 +23,16 @@ _PLACEHOLDER = re.compile(r"\{([a-z_.]+)\}")
 _UNITS = (("day", 86_400_000_000), ("hour", 3_600_000_000), ("minute", 60_000_000), ("second", 1_000_000))
 
 
-def day(at: int, zone: ZoneInfo) -> str:
-    """'1 March'."""
-    return _day(local_day(at, zone))
+def day(at: int, zone: ZoneInfo, now: int) -> str:
+    """'1 March'; '1 March 2025' when that is not the year it is now."""
+    text, year = _day(local_day(at, zone))
+    return text if year == _day(local_day(now, zone))[1] else f"{text} {year}"
 
 
 @lru_cache(maxsize=1024)
-def _day(number: int) -> str:
+def _day(number: int) -> tuple[str, int]:
     day = _EPOCH + timedelta(days=number)
-    return f"{day.day} {_MONTHS[day.month - 1]}"
+    return f"{day.day} {_MONTHS[day.month - 1]}", day.year
 
 
 def length(span: int) -> str:
@@ -62,7 +63,7 @@ def value(name: str, scope: Scope, zone: ZoneInfo) -> str:
     variable = VARIABLES[name]
     found = variable.read(scope)
     if variable.kind == "instant":
-        return day(found, zone) if 0 <= found < NEVER else "never"
+        return day(found, zone, scope.now) if 0 <= found < NEVER else "never"
     if variable.kind == "duration":
         return length(found) if found < NEVER else "an unlimited time"
     if variable.kind == "money":

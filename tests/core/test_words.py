@@ -58,8 +58,20 @@ def test_a_coupon_is_worth_what_it_says(coupon: Coupon, text: str) -> None:
 
 
 def test_a_day_is_the_one_on_the_users_own_calendar() -> None:
-    assert words.day(at("2026-03-01T23:30:00-05:00"), NEW_YORK) == "1 March"
-    assert words.day(at("2026-03-01T23:30:00-05:00"), SHANGHAI) == "2 March"
+    late = at("2026-03-01T23:30:00-05:00")
+    assert words.day(late, NEW_YORK, late) == "1 March"
+    assert words.day(late, SHANGHAI, late) == "2 March"
+
+
+def test_a_day_of_another_year_than_it_is_for_the_user_has_its_year() -> None:
+    eve = at("2025-12-31T23:30:00-05:00")
+    assert words.day(eve, NEW_YORK, eve + 10 * MINUTE) == "31 December"
+    assert words.day(eve, NEW_YORK, eve + 40 * MINUTE) == "31 December 2025"
+    assert words.day(eve, SHANGHAI, eve + 40 * MINUTE) == "1 January"
+    assert words.day(eve + 40 * MINUTE, NEW_YORK, eve) == "1 January 2026"
+    year_end = scope(expires_at=at("2027-01-05T08:00:00+08:00"))
+    assert words.value("coupon.expires_at", year_end, SHANGHAI) == "5 January 2027"
+    assert words.value("coupon.issued_at", year_end, SHANGHAI) == "1 March"
 
 
 def test_the_users_zone_is_that_of_the_profile_else_the_shops() -> None:

@@ -59,10 +59,11 @@ async def letters(consumer: AIOKafkaConsumer, where: reading.Bounds) -> AsyncIte
 
         async for _, portion in reading.records(consumer, where, show):
             if portion:
-                yield [_letter(record) for record in portion]
+                yield [letter(record) for record in portion]
 
 
-def _letter(record: Any) -> Letter:
+def letter(record: Any) -> Letter:
+    """A record of the topic of dead letters."""
     said = {name: value.decode(errors="replace") for name, value in record.headers}
     return Letter(
         rejected_at=said.get("dlq.rejected_at", ""),

@@ -17,14 +17,16 @@ from aiokafka import TopicPartition
 from rich.console import Console
 
 from app.accounts import Merged, merged_key, merged_of
-from app.cli import named, reading
+from app.cli import letters, named, reading
 from app.cli.terminal import width
 from app.core.guardrails import start
 from app.core.row import NewerRow, Row, Run, decode
 from app.core.rules import Catalogue
 from app.explain import rule as words
 from app.explain import timeline
-from app.explain.language import listed
+from app.explain.erasure import Erasure, Heard, erasure
+from app.explain.erasure import said as erased
+from app.explain.language import counted, listed
 from app.explain.missed import missed
 from app.explain.things import Data
 from app.explain.timeline import Entry
@@ -37,6 +39,7 @@ from schemas.codec import DecodeOptions
 from schemas.envelope import TRIGGER_RETRACTED
 from schemas.events import Event, ProfileUpdated
 from schemas.instant import BadInstant, parse_instant
+from schemas.rejects import RejectedMessage
 from schemas.triggers import Decision, Outcome, Retraction, StageChange, Trigger
 
 _RETRACTED: Final = ("ce_type", TRIGGER_RETRACTED.encode())
@@ -116,11 +119,14 @@ class Known(NamedTuple):
     """What the account is part of."""
     reached: int = 0
     """The instant that the user's shard has come to."""
+    erasure: Erasure = Erasure()
+    unread: Mapping[str, int] = {}
+    """By reason: how many messages cannot be read here, without a dead letter that says that the workers could not."""
 
     @property
     def nothing(self) -> bool:
         """Whether there is nothing at all."""
-        return not any(self[:-3]) and self.merged is None
+        return not (any(self[: self._fields.index("active_since")]) or self.merged or self.unread)
 
 
 # -- reading
@@ -165,8 +171,9 @@ def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None,
         row = decode(state) if state else None
     except (NewerRow, msgspec.DecodeError) as error:
         problem = str(error)
+    heard, unread = _events(settings, found)
     return Known(
-        events=_events(settings, found),
+        events=[event for event, _ in heard],
         unusable=[_letter(record) for record in found.get("dead-letters", ())],
         decisions=_messages(found.get("decisions", ()), Decision),
         triggers=_messages((r for r in triggers if _RETRACTED not in r.headers), Trigger),
@@ -176,21 +183,33 @@ def _known(settings: Settings, found: dict[str, list[Any]], state: bytes | None,
         row=row,
         row_problem=problem,
         active_since=active,
+        erasure=erasure(heard, by_time=settings.clock == "events"),
+        unread=unread,
     )
 
 
-def _events(settings: Settings, found: dict[str, list[Any]]) -> list[Event]:
-    """The usable ones; what is not usable stands among the dead letters, with its reason."""
+def _events(settings: Settings, found: dict[str, list[Any]]) -> tuple[list[Heard], Counter[str]]:
+    """The usable ones, and why others are not. What the worker could not use either stands among the dead letters."""
     options = DecodeOptions(
         clock_skew=settings.clock_skew, assume_zone=settings.assume_zone, unknown_types=settings.unknown_types
     )
-    events = []
+    refused = {_place(record) for record in found.get("dead-letters", ())}
+    heard: list[Heard] = []
+    unread: Counter[str] = Counter()
     for name in settings.inputs:
         for record in found.get(name, ()):
             message = codec.decode(name, record.key, record.value, record.timestamp, options)
             if isinstance(message, Event):
-                events.append(message)
-    return events
+                heard.append(Heard(message, record.timestamp * 1000))
+            elif isinstance(message, RejectedMessage) and (name, record.partition, record.offset) not in refused:
+                unread[message.reason] += 1
+    return heard, unread
+
+
+def _place(letter: Any) -> tuple[str, int, int]:
+    """Where a dead letter's message stands."""
+    told = letters.letter(letter)
+    return told.topic, told.partition, told.offset
 
 
 def _letter(record: Any) -> tuple[int, str, str, str]:
@@ -250,10 +269,24 @@ def told(
     runs = [run for run in runs if rule in (None, run.rule)]
     lines += [f"still to come: {line}" for line in timeline.to_come(runs, zone)]
     lines += _accounts(user, known, zone)
+    lines += erased(known.erasure, zone)
+    lines += _unread(known)
     if known.row_problem:
         lines.append(f"What is still to come cannot be told: {known.row_problem}")
     counts = Counter(entry.word for entry in entries)
     return [*lines, ", ".join(f"{count} {word}" for word, count in counts.items()) + "."] if entries else lines
+
+
+def _unread(known: Known) -> list[str]:
+    """That something is left out, which the workers' settings may read."""
+    if not known.unread:
+        return []
+    why = timeline.printable(max(known.unread, key=lambda reason: known.unread[reason]))
+    text = (
+        f"Left out: {counted(sum(known.unread.values()), 'message')} that the settings of this shell cannot read: "
+        f"{why} If the workers have others (LIFECYCLE_ASSUME_ZONE, LIFECYCLE_CLOCK_SKEW), set them here, too."
+    )
+    return textwrap.wrap(text, width())
 
 
 def _accounts(user: str, known: Known, zone: tzinfo) -> list[str]:
@@ -278,7 +311,8 @@ def passed_over(
     entries were refused, and of which rules something had been due."""
     if catalogue is None:
         return []
-    first, policy = _first_entries(known.events, catalogue), start_policy(settings)
+    events = [event for event in known.events if event.event_id not in known.erasure.ignored]
+    first, policy = _first_entries(events, catalogue), start_policy(settings)
     starts = {
         name: (policy or catalogue.rules[name].start or start.DEFAULT, active)
         for name, active in sorted(known.active_since.items())
@@ -287,7 +321,7 @@ def passed_over(
     since = {name: start.sends_from(*how) for name, how in starts.items()}
     late = {name: at for name, at in since.items() if first[name] < at}
     asked = {name: at for name, at in late.items() if starts[name][0] != "none"}
-    due = missed(known.events, catalogue, asked, known.reached)
+    due = missed(events, catalogue, asked, known.reached)
     groups: dict[str, list[str]] = {}
     for name, at in late.items():
         how, when = starts[name][0].partition(":")[0], timeline.local(at, zone)
@@ -345,6 +379,8 @@ def _entries(known: Known, rule: str | None, zone: tzinfo) -> list[Entry]:
         times = copies.pop(event.event_id, 0)
         if times:
             note = f"published {times} times, counted once" if times > 1 else ""
+            if event.event_id in known.erasure.ignored:
+                note = "ignored, as the user had been erased"
             entries.append(timeline.happened(event, zone, note))
     entries += [timeline.rejected(*letter) for letter in known.unusable]
     entries += [timeline.moved(change) for change in known.stages]

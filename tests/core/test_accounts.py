@@ -274,7 +274,7 @@ def test_a_history_on_which_the_rules_failed_and_that_was_set_aside_is_whole_whe
     if erased_meanwhile:
         told(driver, erased(B, "03-06"))
     [(partition, output)] = driver.outputs("dead-letters")
-    letter = letters._letter(SimpleNamespace(**output._asdict() | {"partition": partition, "offset": 0}))
+    letter = letters.letter(SimpleNamespace(**output._asdict() | {"partition": partition, "offset": 0}))
     judge = redriving._Judge(load_settings({"LIFECYCLE_PARTITIONS": str(SHARDS)}), redriving.Choice("cannot_apply"), {})
     assert judge.fate(letter) == ("send", "")
     for _ in range(2):

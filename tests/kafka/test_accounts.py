@@ -193,6 +193,9 @@ async def test_after_an_erasure_nothing_names_the_user_and_nothing_late_brings_a
     await until(lambda: worker.metric("lifecycle_ignored_total", kind="erased") == 4, 30, worker.log)
     await until(lambda: worker.metric("lifecycle_transfers_total", what="dropped") == 1, 30, worker.log)
     await until(lambda: worker.metric("lifecycle_events_total", type="OrderPaid") == 4, 30, worker.log)
+    _, out = await _why(settings, old)
+    assert "order o-4, total 9.00 CNY, lines 1 x milk_powder (ignored, as the user had been erased)" in out
+    assert "The user was erased on " in out
     worker.kill()
     worker = start(settings, "again", start="none")
     await worker.ready()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import Final
 
 import click
 from rich.console import Console
@@ -14,6 +15,9 @@ from app.explain.timeline import named_as
 from app.feed import FeedProblem, Told, triggers
 from app.settings import Settings, SettingsError, load_settings
 from app.topics import TopicProblem, check_triggers
+
+_WIDTHS: Final = (19, 10, 6, 9)
+"""What the columns begin with: rule, user, step, channel. No name of what is shipped is longer."""
 
 
 @click.command()
@@ -41,20 +45,28 @@ async def _watch(settings: Settings, rule: str | None, user: str | None, from_st
     out = Console(highlight=False, soft_wrap=True)
     if out.is_terminal:
         out.print("[dim]waiting for triggers; Ctrl-C ends[/]")
+    lines = Lines()
     async for told in triggers(settings, from_start=from_start):
         if told and rule in (None, told.rule) and user in (None, told.user_id):
-            out.print(line(told))
+            out.print(lines.line(told))
 
 
-def line(told: Told) -> str:
-    """A trigger or a retraction in one line, with console markup."""
-    body = told.body
-    at = named_as(str(body.get("decided_at")))
-    how = "[red]retracted[/]" if told.retracted else str(body.get("channel") or body.get("action"))
-    if body.get("mode") == "shadow":
-        how += " (shadow)"
-    reason = escape(" ".join(told.reason.split()))
-    return (
-        f"[dim]{escape(at)}[/]  [cyan]{escape(told.rule):<15}[/] {escape(told.user_id):<10} "
-        f"step {body.get('step')}  {how:<8} {reason}"
-    )
+class Lines:
+    """Triggers in columns. What comes is not known before: a column is as wide as the widest that it has had."""
+
+    def __init__(self) -> None:
+        self._widths = list(_WIDTHS)
+
+    def line(self, told: Told) -> str:
+        """A trigger or a retraction in one line, with console markup."""
+        body = told.body
+        how = "retracted" if told.retracted else str(body.get("channel") or body.get("action"))
+        if body.get("mode") == "shadow":
+            how += " (shadow)"
+        cells = (told.rule, told.user_id, f"step {body.get('step')}", how)
+        self._widths = [max(size, len(cell)) for size, cell in zip(self._widths, cells, strict=True)]
+        padded = [escape(cell.ljust(size)) for cell, size in zip(cells, self._widths, strict=True)]
+        rule, user, step, how = padded
+        at, reason = escape(named_as(str(body.get("decided_at")))), escape(" ".join(told.reason.split()))
+        shown = f"[red]{how}[/]" if told.retracted else how
+        return f"[dim]{at}[/]  [cyan]{rule}[/]  {user}  {step}  {shown}  {reason}"

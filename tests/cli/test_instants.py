@@ -12,7 +12,7 @@ from app.cli.dead_letters import said, table
 from app.cli.letters import Letter
 from app.cli.quarantine import Place, described_timer
 from app.cli.redriving import Plan
-from app.cli.watch import line
+from app.cli.watch import Lines
 from app.core.row import NEVER
 from app.explain.timeline import local, named, named_as
 from app.feed import Told
@@ -36,7 +36,7 @@ def test_what_a_message_has_for_an_instant_is_told_likewise_or_as_it_stands(text
 
 def test_a_trigger_is_watched_in_utc_whatever_the_zone_of_its_user() -> None:
     body = {"rule": "winback", "user_id": "u-1", "step": 1, "channel": "push", "reason": "So.", "decided_at": AT}
-    assert line(Told("t-1", False, body)).startswith(f"[dim]{IN_UTC}[/]  [cyan]winback ")
+    assert Lines().line(Told("t-1", False, body)).startswith(f"[dim]{IN_UTC}[/]  [cyan]winback ")
 
 
 def test_a_dead_letter_is_listed_and_redriven_in_utc() -> None:

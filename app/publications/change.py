@@ -95,7 +95,7 @@ def told(before: Publication | None, after: Publication) -> list[str]:
             continue
         way = _IN_FLIGHT[str(new[name].meaning.get("on_change", "finish"))]
         lines.append(("changed", f"{name}, version {old[name].version} to {new[name].version}: {way}"))
-        lines += [("", one) for one in differences(old[name].meaning, new[name].meaning)]
+        lines += [("", one) for one in differences(_settings_of(old[name]), _settings_of(new[name]))]
     lines += [("removed", f"{name}: its runs in flight exit") for name in sorted(old.keys() - new.keys())]
     for file in rulebook.POLICY_FILES:
         if before and before.files[file] != after.files[file]:
@@ -105,7 +105,12 @@ def told(before: Publication | None, after: Publication) -> list[str]:
     lines += _pauses(before, after, old, new)
     if same:
         lines.append(("unchanged", f"{same} rule{'s' if same > 1 else ''}"))
-    return [f"{what:<10} {words}" for what, words in lines]
+    return [f"{what:<12} {words}" for what, words in lines]
+
+
+def _settings_of(rule: Kept) -> Mapping[str, Any]:
+    """What its file says, the pause too."""
+    return {**rule.meaning, **({"paused": rule.paused} if rule.paused else {})}
 
 
 def pause_of(publication: Publication, name: str, rule: Kept) -> str | None:
@@ -152,4 +157,6 @@ def _pauses(
             found.append(("resumed", name))
         elif way:
             found.append(("paused" if was != way else "stays paused", f"{name} ({way})"))
+            if was == way and old[name].version == rule.version:  # the file's own pause may still be another one
+                found += [("", one) for one in differences(_settings_of(old[name]), _settings_of(rule))]
     return found

@@ -81,7 +81,7 @@ def test_the_end_of_a_pause_of_all_leaves_what_was_paused_by_its_name(desk: Desk
     assert desk.paused == {"nudge": "skip", ALL: "hold"}
     told = desk.say("resume", "--all")
     assert "stays paused nudge (skip)" in told
-    assert "resumed    thanks" in told
+    assert "resumed      thanks" in told
     assert told.endswith(f"{BY_NAME.format('nudge is')}\n")
     assert desk.paused == {"nudge": "skip"}
 
@@ -134,7 +134,7 @@ def test_who_resumes_is_told_when_what_was_held_is_asked_again(desk: Desk) -> No
     assert again.format("nudge") in desk.say("resume", "nudge", "--dry-run", *at)
     desk.say("pause", "--all", "--way", "skip")
     told = desk.say("resume", "--all", *at)
-    assert "resumed    nudge" in told
+    assert "resumed      nudge" in told
     assert "asked again" not in told
 
 
@@ -162,10 +162,10 @@ def test_a_publication_names_the_settings_that_it_changes(desk: Desk) -> None:
         nudge=NUDGE.replace("version: 3", "version: 4").replace("priority: 50", "priority: 60"),
     )
     assert desk.say("publish", desk.directory).splitlines()[2:6] == [
-        "  changed    nudge, version 3 to 4: runs in flight are finished under the version they entered",
-        "             send.priority 50 -> 60",
-        "  changed    shop.yaml, the shop's policy",
-        "             quiet_hours.from 21:00 -> 22:30",
+        "  changed      nudge, version 3 to 4: runs in flight are finished under the version they entered",
+        "               send.priority 50 -> 60",
+        "  changed      shop.yaml, the shop's policy",
+        "               quiet_hours.from 21:00 -> 22:30",
     ]
 
 
@@ -186,17 +186,17 @@ def test_who_ends_no_pause_of_all_is_told_of_the_one_that_is_to_come(desk: Desk)
 
 def test_who_resumes_what_its_own_file_pauses_is_told_where(desk: Desk) -> None:
     shop(Path(desk.directory), nudge=NUDGE + "paused: skip\n")
-    assert "paused     nudge (skip, by nudge.yaml)" in desk.say("publish", desk.directory)
+    assert "paused       nudge (skip, by nudge.yaml)" in desk.say("publish", desk.directory)
     assert "  nudge, version 3, paused (skip, by nudge.yaml)\n" in desk.say("published")
     sentence = "'nudge' is paused by its own file: take `paused: skip` out of nudge.yaml, and publish it."
     assert sentence in desk.say("resume", "nudge", refused=True)
     assert sentence in desk.say("resume", "--all", refused=True)
     desk.say("pause", "nudge")
     told = desk.say("resume", "nudge")
-    assert "paused     nudge (skip, by nudge.yaml)" in told
+    assert "paused       nudge (skip, by nudge.yaml)" in told
     assert told.endswith(f"{sentence}\n")
     shop(Path(desk.directory))
-    assert "resumed    nudge" in desk.say("publish", desk.directory)
+    assert "resumed      nudge" in desk.say("publish", desk.directory)
 
 
 def test_pauses_outlive_a_number_that_a_person_gives_and_where_they_are_lost_it_is_said(desk: Desk) -> None:

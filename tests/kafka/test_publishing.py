@@ -193,12 +193,12 @@ async def test_a_pause_takes_effect_before_what_is_to_come_and_stays_with_it(
     ]  # fmt: skip
     assert found[4].effective_at == found[2].effective_at
     every = await said(settings, "pause", "--all", "--way", "expire", "--effective-at", "2026-07-01T00:00:00Z")
-    assert "paused     every rule (expire)" in every
+    assert "paused       every rule (expire)" in every
     await said(settings, "resume", "thanks", "--effective-at", "2026-07-02T00:00:00Z")
     assert (await publishing.read(settings))[-1].paused == {"nudge": "hold"}
     (directory / "nudge.yaml").unlink()
     told = await said(settings, "publish", directory, "--effective-at", "2026-07-03T00:00:00Z")
-    assert "removed    nudge: its runs in flight exit" in told
+    assert "removed      nudge: its runs in flight exit" in told
     again = await said(settings, "pause", "nudge", "--way", "skip", "--effective-at", "2026-07-02T12:00:00Z")
     assert "Published: number 8, number 9." in again, "what is to come may lack the rule"
     shown = await said(settings, "published")

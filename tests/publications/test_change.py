@@ -55,17 +55,17 @@ def test_what_is_different_is_told_a_line_each() -> None:
     }
     after = publication(2, files=files, paused={"thanks": "hold", "fresh": "skip"})
     assert told(before, after) == [
-        "added      fresh, version 1: nothing that was due before is sent, unless its start says so",
-        "changed    nudge, version 3 to 4: runs in flight begin anew under it",
-        "           steps[1].after 10d -> 11d",
-        "           on_change not set -> restart",
-        "removed    extra: its runs in flight exit",
-        "changed    shop.yaml, the shop's policy",
-        "           locale not set -> en",
-        "paused     fresh (skip)",
-        "resumed    nudge",
+        "added        fresh, version 1: nothing that was due before is sent, unless its start says so",
+        "changed      nudge, version 3 to 4: runs in flight begin anew under it",
+        "             steps[1].after 10d -> 11d",
+        "             on_change not set -> restart",
+        "removed      extra: its runs in flight exit",
+        "changed      shop.yaml, the shop's policy",
+        "             locale not set -> en",
+        "paused       fresh (skip)",
+        "resumed      nudge",
         "stays paused thanks (hold)",
-        "unchanged  1 rule",
+        "unchanged    1 rule",
     ]
     assert differs(before, after)
     assert not differs(after, after._replace(number=9))
@@ -73,7 +73,7 @@ def test_what_is_different_is_told_a_line_each() -> None:
 
 def test_a_file_of_policy_that_was_only_written_otherwise_is_told_as_that() -> None:
     after = publication(2, files={**FILES, "shop.yaml": "# a word\n" + FILES["shop.yaml"]})
-    assert told(publication(1), after)[0] == "changed    shop.yaml, the shop's policy: only how it is written"
+    assert told(publication(1), after)[0] == "changed      shop.yaml, the shop's policy: only how it is written"
 
 
 @pytest.mark.parametrize(("before", "after", "names"), [
@@ -102,33 +102,52 @@ def test_what_a_rules_own_file_held_is_let_go_when_its_pause_is_taken_out() -> N
 ])  # fmt: skip
 def test_each_way_with_runs_in_flight_has_its_words(way: str, said: str) -> None:
     new = publication(2, files=nudge(4, "11d", f"on_change: {way}\n"))
-    assert told(publication(1), new)[0] == f"changed    nudge, version 3 to 4: runs in flight {said}"
+    assert told(publication(1), new)[0] == f"changed      nudge, version 3 to 4: runs in flight {said}"
 
 
 def test_a_pause_of_all_is_one_line() -> None:
     every = publication(2, paused={ALL: "hold"})
-    assert told(publication(1), every) == ["paused     every rule (hold)", "unchanged  2 rules"]
-    assert told(every, publication(3))[:2] == ["resumed    nudge", "resumed    thanks"]
+    assert told(publication(1), every) == ["paused       every rule (hold)", "unchanged    2 rules"]
+    assert told(every, publication(3))[:2] == ["resumed      nudge", "resumed      thanks"]
     assert told(every, publication(3, paused={ALL: "hold"})) == [
-        "stays paused nudge (hold)", "stays paused thanks (hold)", "unchanged  2 rules",
+        "stays paused nudge (hold)", "stays paused thanks (hold)", "unchanged    2 rules",
     ]  # fmt: skip
-    assert [line[:10] for line in told(None, publication(1))] == ["added     ", "added     "]
+    assert [line[:12] for line in told(None, publication(1))] == ["added       ", "added       "]
 
 
 def test_a_pause_of_all_leaves_those_of_single_rules_as_they_are() -> None:
     one = publication(1, paused={"nudge": "skip"})
     both = publication(2, paused={"nudge": "skip", ALL: "hold"})
-    assert told(one, both) == ["paused     every rule (hold)", "stays paused nudge (skip)", "unchanged  2 rules"]
-    assert told(both, one)[:2] == ["stays paused nudge (skip)", "resumed    thanks"]
+    assert told(one, both) == ["paused       every rule (hold)", "stays paused nudge (skip)", "unchanged    2 rules"]
+    assert told(both, one)[:2] == ["stays paused nudge (skip)", "resumed      thanks"]
 
 
 def test_a_pause_that_a_rules_own_file_says_is_told_as_one() -> None:
     plain, paused = publication(1), publication(2, files=nudge(3, more="paused: skip\n"))
-    assert told(plain, paused) == ["paused     nudge (skip, by nudge.yaml)", "unchanged  2 rules"]
+    assert told(plain, paused) == ["paused       nudge (skip, by nudge.yaml)", "unchanged    2 rules"]
     assert told(paused, paused)[0] == "stays paused nudge (skip, by nudge.yaml)"
-    assert told(paused, plain)[0] == "resumed    nudge"
-    assert told(plain, paused._replace(paused={"nudge": "hold"}))[0] == "paused     nudge (hold)"
+    assert told(paused, plain)[0] == "resumed      nudge"
+    assert told(plain, paused._replace(paused={"nudge": "hold"}))[0] == "paused       nudge (hold)"
     sentence = "'nudge' is paused by its own file: take `paused: skip` out of nudge.yaml, and publish it."
     assert paused_by_file(paused, "nudge") == paused_by_file(paused, ALL) == [sentence]
     assert paused_by_file(paused, "thanks") == paused_by_file(plain, ALL) == []
     assert paused_by_file(paused._replace(paused={ALL: "hold"}), "nudge") == []
+
+
+def test_a_pause_that_a_rules_own_file_says_is_one_of_the_settings_that_change() -> None:
+    plain, paused = publication(1), publication(2, files=nudge(4, more="paused: skip\n"))
+    said = ["             paused not set -> skip", "paused       nudge (skip, by nudge.yaml)"]
+    assert told(plain, paused)[1:3] == said
+    named = {"nudge": "hold"}
+    assert told(publication(1, paused=named), paused._replace(paused=named))[1:3] == [
+        said[0], "stays paused nudge (hold)",
+    ]  # fmt: skip
+    hidden = publication(2, files=nudge(3, more="paused: skip\n"), paused=named)
+    assert told(publication(1, paused=named), hidden) == ["stays paused nudge (hold)", said[0], "unchanged    2 rules"]
+
+
+def test_all_that_is_told_stands_in_two_columns() -> None:
+    before = publication(1, paused={"nudge": "hold", "thanks": "hold"})
+    lines = told(before, publication(2, files=nudge(4, "11d"), paused={"nudge": "hold"}))
+    assert [line[:12].rstrip() for line in lines] == ["changed", "", "stays paused", "resumed", "unchanged"]
+    assert all(line[12] == " " != line[13] for line in lines)

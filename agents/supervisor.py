@@ -40,6 +40,7 @@ class Supervisor(TableManager):
         self._metrics: Metrics = app.metrics
         self.shards: dict[int, Shard] = {}
         topic = self._wiring.rules
+        self._watch = Watch(self._wiring, self._metrics, lambda: list(self.shards.values()), lambda: self._thread)
         self._catalogues = Catalogues(self._wiring.client, topic, self._metrics, self._wake_all) if topic else None
         self._assigned: frozenset[int] | None = None
         self._generation = -1
@@ -130,7 +131,7 @@ class Supervisor(TableManager):
 
     @Service.task
     async def _keep_watch(self) -> None:
-        await Watch(self._wiring, self._metrics, lambda: list(self.shards.values()), lambda: self._thread).run()
+        await self._watch.run()
 
     @Service.task
     async def _follow_publications(self) -> None:
@@ -189,7 +190,7 @@ class Supervisor(TableManager):
     # -------------------------------------------------------------------------------------------------- its health
 
     def ready(self) -> tuple[bool, str]:
-        """Whether every shard of this worker is open, and a sentence."""
+        """Whether every shard of this worker is open and Kafka answers, and a sentence."""
         if self._assigned is None:
             return False, "Waiting for the consumer group."
         stopped = [shard for shard in self.shards.values() if shard.state == "stopped"]
@@ -197,6 +198,9 @@ class Supervisor(TableManager):
             return False, f"Shard {stopped[0].number} is stopped: {stopped[0].reason}"
         if self._beyond:
             return False, self._too_many()
+        if (silent := self._watch.silent_seconds()) > self._wiring.session_timeout:
+            # A worker that is cut off for so long loses its shards to the others.
+            return False, f"Kafka has not answered for {silent:.0f} s."
         if self._moving:
             return False, "The group is rebalancing."
         closed = sorted(shard.number for shard in self.shards.values() if shard.state != "open")

@@ -51,6 +51,12 @@ class Watch:
         self._stuck: dict[TopicPartition, tuple[int, float]] = {}
         self._reminded: dict[TopicPartition, float] = {}
         self._late: dict[TopicPartition, tuple[int, float]] = {}
+        self._asked: float | None = None
+        """When the brokers were first asked without an answer since; None when they have answered."""
+
+    def silent_seconds(self) -> float:
+        """For how long the brokers have owed an answer."""
+        return 0.0 if self._asked is None else clock.monotonic() - self._asked
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -82,11 +88,16 @@ class Watch:
         wall = self._wiring.wall
         asking = [shard for shard in self._shards() if shard.processor and (survey or (wall and shard.wants_look(now)))]
         if not asking:
+            if survey:
+                self._asked = None  # no shard is open, so nobody asks
             return
+        if self._asked is None:
+            self._asked = now
         instant = clock.now()
         async with asyncio.timeout(_ASK_SECONDS):
             tps = [tp for shard in asking for tp in self._wiring.partitions(shard.number).values()]
             ends: Mapping[TopicPartition, int] = await consumer.end_offsets(tps)
+        self._asked = None
         for shard in asking:
             named = {name: ends[tp] for name, tp in self._wiring.partitions(shard.number).items()}
             if wall and shard.processor:

@@ -19,6 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
 from app.settings import Settings
 from app.topics import changelog, physical
+from tests.kafka.conftest import Kafka, MakeSettings
 from tests.kafka.harness import Expected, Worker, applied_up_to_the_end, rows, trigger_ids, until
 from tests.kafka.simple_job import TOPIC, SimpleJob, event
 
@@ -196,6 +197,24 @@ async def test_sigterm_ends_a_working_worker_in_seconds_and_the_next_one_goes_on
     assert "Traceback" not in worker.log()
     worker.start()
     await finished(expected, settings, consume_all)
+
+
+async def test_a_worker_is_not_ready_while_kafka_does_not_answer_and_is_again_once_it_does(
+    kafka: Kafka, make_settings: MakeSettings, start: Start
+) -> None:
+    if kafka.cluster is None:
+        pytest.skip("the broker is not ours to freeze")
+    settings = await make_settings(inputs="orders", partitions=2, session_timeout="6s")
+    worker = start(settings)
+    await worker.ready()
+    kafka.cluster.freeze(1)
+    try:
+        await until(lambda: worker.get("ready")[0] == 503, 30, worker.log)
+        assert re.fullmatch(r"Kafka has not answered for \d+ s\.", worker.get("ready")[1].strip())
+        assert worker.get("live")[0] == 200
+    finally:
+        kafka.cluster.thaw(1)
+    await worker.ready(within=60)
 
 
 async def test_a_defect_of_the_rules_stops_its_shard_alone_and_names_the_events(

@@ -156,11 +156,11 @@ class _Replay:
             if told is not None:
                 self._triggers.append(told)
                 self._state.latest.append(told)
-                self._state.triggers += 1
 
     async def _count(self) -> None:
         while True:
             self._stage.require_worker()
+            heard = len(self._triggers)  # first: of what is shown together, no trigger may come of an event not counted
             status, body = await asyncio.to_thread(self._stage.get, "/metrics")
             if status:
                 tally, now = Tally(body.decode()), clock.monotonic()
@@ -168,6 +168,7 @@ class _Replay:
                     self._changed, self._state.seconds = now, now - self._started
                 self._tally = tally
                 self._state.applied, self._state.merged = tally.events, tally.merged
+                self._state.triggers = heard
             self._screen.update(self._state)
             await asyncio.sleep(_POLL_S)
 

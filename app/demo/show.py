@@ -18,7 +18,7 @@ from app import clock
 from app.demo.tally import Tally, addressed, samples
 from app.feed import Told
 from app.replay.journey import Journey
-from schemas.instant import SECOND, format_instant
+from schemas.instant import SECOND, BadInstant, format_instant, parse_instant
 
 _LATEST: Final = 8
 _LINE_EVERY_S: Final = 2.0
@@ -40,6 +40,11 @@ class State:
     latest: deque[Told] = field(default_factory=lambda: deque(maxlen=_LATEST))
 
     @property
+    def in_time(self) -> list[Told]:
+        """The latest triggers by when they were decided: each shard has a time of its own, and some are ahead."""
+        return sorted(self.latest, key=decided_at)
+
+    @property
     def rate(self) -> float:
         """Events applied a second."""
         return self.applied / self.seconds if self.seconds else 0.0
@@ -58,6 +63,8 @@ class Screen:
         self._started = clock.monotonic()
         self._live: Live | None = None
         self._next_line = 0.0
+        self._shown = 0
+        """When the last trigger that was shown was decided."""
 
     def step(self, text: str) -> None:
         """A line with the seconds since the start."""
@@ -75,7 +82,8 @@ class Screen:
             self._live.start()
 
     def update(self, state: State) -> None:
-        """Elsewhere than on a terminal: a line every two seconds, and the latest trigger."""
+        """Elsewhere than on a terminal: a line every two seconds, and the latest trigger, unless its shard is behind
+        the one before."""
         now = clock.monotonic()
         if self._live is not None or now < self._next_line:
             return
@@ -84,8 +92,9 @@ class Screen:
             f"{state.date}: {state.published:,} published, {state.applied:,} of {state.total:,} events processed "
             f"({state.rate:,.0f}/s), {state.triggers:,} triggers"
         )
-        if state.latest:
-            self.console.print(Text("         ") + trigger_line(state.latest[-1]), soft_wrap=True)
+        if state.latest and decided_at(newest := state.in_time[-1]) >= self._shown:
+            self._shown = decided_at(newest)
+            self.console.print(Text("         ") + trigger_line(newest), soft_wrap=True)
 
     def end(self) -> None:
         """Nothing moves any more. Harmless when nothing did."""
@@ -104,6 +113,14 @@ def data(journey: Journey) -> str:
         f"{made_up['ProductViewed']:,} product views (on days with a real purchase only),\n"
         f"         and for each household a CustomerBaseline and a ProfileUpdated (the shop's time zone, English)."
     )
+
+
+def decided_at(told: Told) -> int:
+    """When a trigger or a retraction was decided, microseconds UTC; 0 when it does not say."""
+    try:
+        return parse_instant(str(told.body.get("decided_at")))
+    except BadInstant:
+        return 0
 
 
 def trigger_line(told: Told) -> Text:
@@ -174,7 +191,7 @@ def _panel(state: State) -> RenderableType:
         ProgressBar(state.total, state.applied, width=40),
         f"{state.applied:,} of {state.total:,}  {state.rate:,.0f}/s  it is {state.date}",
     )
-    lines = [trigger_line(told) for told in state.latest]
+    lines = [trigger_line(told) for told in state.in_time]
     for line in lines:
         line.no_wrap, line.overflow = True, "ellipsis"
     return Group(bars, Text(f"{state.triggers:,} triggers, the latest:", style="bold"), *lines)

@@ -18,7 +18,6 @@ from app.topics import TopicProblem, check_topics
 
 REFUSED: Final = 2
 """Exit code of what was refused."""
-NOTHING: Final = "Nothing is published yet: the first worker that starts publishes its own rules."
 
 T = TypeVar("T")
 
@@ -43,6 +42,12 @@ def ask(act: Callable[[Settings], Awaitable[T]]) -> T:
         raise refused from problem
     except (SettingsError, TopicProblem, PublishingProblem) as problem:
         raise click.ClickException(str(problem)) from problem
+
+
+def nothing(unreadable: Mapping[int, str]) -> str:
+    """That there is nothing to be looked at."""
+    what = "Nothing of what is published can be read by this release" if unreadable else "Nothing is published yet"
+    return f"{what}: the first worker that starts publishes its own rules."
 
 
 def warn(unreadable: Mapping[int, str]) -> None:

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from itertools import count, pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, cast
 
 import click
 
 from app import clock, rulebook
-from app.cli.asking import NOTHING, REFUSED, Refused, ask, doubts, warn
+from app.cli.asking import REFUSED, Refused, ask, doubts, nothing, warn
 from app.cli.rules import command, explained, hint, remark
 from app.core.catalogue_file import PAUSES
 from app.core.guardrails.eligibility import PAUSE_SPREAD
@@ -95,7 +97,7 @@ def resume(rule: str | None, every: bool, by_name: bool, at: str | None, dry_run
 
     --all ends what `pause --all` began, and nothing else: a rule that was paused by its name stays so until it is
     resumed by its name, or by --all --by-name. A RULE that is resumed out of a pause of all leaves the others paused,
-    each by its name from then on.
+    each by its name from then on. A pause that is still to come is called off.
     """
     name = _named(rule, every)
     if by_name and not every:
@@ -110,7 +112,7 @@ def published() -> None:
     async def show(settings: Settings) -> None:
         found = await topic.read_all(settings)
         if not found.published:
-            click.echo(NOTHING)
+            click.echo(nothing(found.unreadable))
         for line in described(found.published, clock.now()):
             click.echo(line)
         doubts(found.unreadable, settings)
@@ -160,9 +162,13 @@ def _without_pause(publication: Publication, name: str, by_name: bool) -> Public
     return publication._replace(paused={rule: way for rule, way in ways.items() if way})
 
 
+def _has(publication: Publication, name: str) -> bool:
+    return name == ALL or name in change.rules_of(publication.files)
+
+
 def _require(publication: Publication, name: str) -> None:
-    rules = sorted(change.rules_of(publication.files))
-    if name not in (ALL, *rules):
+    if not _has(publication, name):
+        rules = sorted(change.rules_of(publication.files))
         near = get_close_matches(name, rules, 1)
         hint = f"Did you mean {near[0]}?" if near else f"There are: {', '.join(rules)}."
         raise Refused(f"There is no rule '{name}' in what is published. {hint}")
@@ -201,39 +207,52 @@ async def _publish(
 async def _switch(
     settings: Settings, name: str, given: str | None, dry_run: bool, switched: Callable[[Publication], Publication]
 ) -> None:
-    """The same files with other pauses; those that are to come get them too, so that they don't undo it."""
+    """The same files with other pauses; those that are to come get them too, so that they don't undo it: a pause that
+    was still to come does not begin once its rule is resumed, nor does the end of one once it is paused again."""
     async with topic.publisher(settings, dry_run) as alone:
         now = clock.now()
         if not alone.published:
-            raise Refused("Nothing is published yet: start a worker, or `lifecycle rules publish DIR`.")
+            raise Refused(f"{nothing(alone.unreadable)} To begin, start a worker, or `lifecycle rules publish DIR`.")
         at = instant(settings, given, now)
         before = in_effect(alone.published, at)
         assert before is not None  # the first one is in effect from the beginning
         _require(before, name)
-        new = switched(before)._replace(number=alone.next_number, effective_at=at, published_at=now)
-        left = [] if name in new.paused else [*_paused_by_name(new, name), *change.paused_by_file(new, name)]
-        if not change.differs(before, new):
-            coming = _still_to_come(alone.published, at)
+        coming = to_come(alone.published, at)
+        new = switched(before)._replace(effective_at=at)
+        later = [switched(p) if _has(p, name) else p for p in coming]
+        left = [] if name in new.paused else _left_paused(new, later, name)
+        old, instead = [before, *coming], [new, *later]
+        if not any(change.differs(*pair) for pair in zip(old, instead, strict=True)):
             if left:
-                raise Refused(" ".join([*left, *coming]))
-            for line in [f"Nothing differs from number {before.number}; nothing was published.", *coming]:
-                click.echo(line)
+                raise Refused(" ".join(left))
+            click.echo(f"{_stands(new, name)}; nothing was published.")
             return
-        later = [
-            switched(p)._replace(number=new.number + place, published_at=now)
-            for place, p in enumerate(to_come(alone.published, at), 1)
-        ]
-        await _write(alone, before, [new, *later], dry_run)
+        written = [new, *(after for earlier, after in pairwise(instead) if change.differs(earlier, after))]
+        numbers = count(alone.next_number)
+        written = [p._replace(number=next(numbers), published_at=now) for p in written]
+        await _write(alone, before, written, dry_run, change.called_off(old, instead))
         for line in left:
             click.echo(line)
 
 
-def _still_to_come(publications: Sequence[Publication], at: int) -> list[str]:
-    """What may yet undo that nothing had to be done, and how that is undone."""
-    return [
-        f"Number {coming.number} is still to come, at {named(coming.since)}: `lifecycle rules publish` replaces it."
-        for coming in to_come(publications, at)
+def _stands(publication: Publication, name: str) -> str:
+    """How a rule, or ALL of them, stands as it was asked for: 'nudge is not paused'."""
+    way, every = publication.paused.get(name), name == ALL
+    if way is None:
+        return "No rule is paused" if every else f"{name} is not paused"
+    return f"{'Every rule' if every else name} is paused ({way}) already"
+
+
+def _left_paused(new: Publication, later: Sequence[Publication], name: str) -> list[str]:
+    """What stays paused, or will be, although a pause was ended; and how that is ended."""
+    now = change.paused_by_file(new, name)
+    then = [
+        f"From {named(p.since)} on {sentence}"
+        for p in later
+        for sentence in change.paused_by_file(p, name)
+        if sentence not in now
     ]
+    return [*_paused_by_name(new, name), *now, *then]
 
 
 def _paused_by_name(publication: Publication, name: str) -> list[str]:
@@ -269,8 +288,15 @@ def instant(settings: Settings, given: str | None, now: int) -> int:
     return at
 
 
-async def _write(alone: topic.Publisher, before: Publication | None, new: Sequence[Publication], dry_run: bool) -> None:
-    """Writes them, and then says what that changes: of what could not be written nothing is claimed."""
+async def _write(
+    alone: topic.Publisher,
+    before: Publication | None,
+    new: Sequence[Publication],
+    dry_run: bool,
+    called_off: Mapping[int, Sequence[str]] = MappingProxyType({}),
+) -> None:
+    """Writes them, and then says what that changes: of what could not be written nothing is claimed. `called_off`: by
+    number, what is said of those that they replace."""
     if not dry_run:
         await alone.write(*new)
     for publication in new:
@@ -281,7 +307,11 @@ async def _write(alone: topic.Publisher, before: Publication | None, new: Sequen
         before = publication
     warn(alone.unreadable)
     for lost in to_come(alone.published, new[0].since):
-        click.echo(f"Number {lost.number}, which was to take effect {_since(lost)}, is replaced.")
+        gone = called_off.get(lost.number, [])
+        off = "; called off is:" if gone else "."
+        click.echo(f"Number {lost.number}, which was to take effect {_since(lost)}, is replaced{off}")
+        for line in gone:
+            click.echo(f"  {line}")
     if dry_run:
         click.echo("Nothing was published (--dry-run).")
     else:

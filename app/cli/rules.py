@@ -14,7 +14,7 @@ import orjson
 
 from app import rulebook
 from app.cli import named
-from app.cli.asking import NOTHING, ask, doubts
+from app.cli.asking import ask, doubts, nothing
 from app.cli.terminal import width
 from app.core.catalogue_file import KEYS
 from app.core.problems import CatalogueError, Problem, located
@@ -295,7 +295,7 @@ def _show_published(rule: str) -> None:
         rules = await named.published(settings)
         try:
             if rules.number is None:
-                raise click.ClickException(NOTHING)
+                raise click.ClickException(nothing(rules.unreadable))
             policy = rules.catalogue.policy if rules.catalogue is not None else None
             for line in words.shown(_data(rules.data, rule, "what is published"), width(), policy):
                 click.echo(line)

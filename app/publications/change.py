@@ -5,8 +5,9 @@ Pure: two publications in, sentences out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from app import rulebook
@@ -105,7 +106,30 @@ def told(before: Publication | None, after: Publication) -> list[str]:
     lines += _pauses(before, after, old, new)
     if same:
         lines.append(("unchanged", f"{same} rule{'s' if same > 1 else ''}"))
-    return [f"{what:<12} {words}" for what, words in lines]
+    return [_line(what, words) for what, words in lines]
+
+
+def _line(what: str, words: str) -> str:
+    return f"{what:<12} {words}"
+
+
+def called_off(old: Sequence[Publication], new: Sequence[Publication]) -> dict[int, list[str]]:
+    """By its number in `old`: which pauses it was to begin or to end, and no more, now that `new` are to come instead.
+
+    Both have the one that is in effect first, and are of the same instants and files otherwise.
+    """
+    at_once = _switches(old[0], new[0])
+    found = {}
+    for (was, is_to_be), instead in zip(pairwise(old), pairwise(new), strict=True):
+        kept = [*at_once, *_switches(*instead)]
+        found[is_to_be.number] = [line for line in _switches(was, is_to_be) if line not in kept]
+    return found
+
+
+def _switches(before: Publication, after: Publication) -> list[str]:
+    """Those lines of `told` that are of a pause that begins or ends."""
+    found = _pauses(before, after, rules_of(before.files), rules_of(after.files))
+    return [_line(what, words) for what, words in found if what in ("paused", "resumed")]
 
 
 def _settings_of(rule: Kept) -> Mapping[str, Any]:

@@ -16,9 +16,10 @@ from app.cli import asking, cli
 from app.core.problems import CatalogueError
 from app.core.rules import Catalogue
 from app.publications import topic
-from app.publications.record import ALL, Publication, encode, key
+from app.publications.record import ALL, Publication, encode, key, to_come
 from app.settings import Settings
 from app.topics import TopicProblem
+from schemas.instant import parse_instant
 from tests.cli.shop import NUDGE, POLICY, THANKS, shop
 
 BY_NAME = (
@@ -95,7 +96,16 @@ def test_who_ends_a_pause_of_all_that_was_never_begun_or_is_over_ends_none_that_
     told = desk.say("resume", "--all", "--by-name")
     assert desk.paused == {}
     assert BY_NAME.format("nudge is") not in told
-    assert "Nothing differs from number 4" in desk.say("resume", "--all")
+    assert desk.say("resume", "--all") == "No rule is paused; nothing was published.\n"
+
+
+def test_what_stands_as_it_is_asked_for_is_said_and_nothing_is_written(desk: Desk) -> None:
+    assert desk.say("resume", "nudge") == "nudge is not paused; nothing was published.\n"
+    desk.say("pause", "nudge", "--way", "skip")
+    assert desk.say("pause", "nudge", "--way", "skip") == "nudge is paused (skip) already; nothing was published.\n"
+    desk.say("pause", "--all")
+    assert desk.say("pause", "--all") == "Every rule is paused (hold) already; nothing was published.\n"
+    assert len(desk.log) == 3
 
 
 def test_many_rules_are_counted_in_a_sentence(desk: Desk) -> None:
@@ -169,19 +179,79 @@ def test_a_publication_names_the_settings_that_it_changes(desk: Desk) -> None:
     ]
 
 
-def test_who_resumes_what_is_not_paused_yet_is_told_what_is_to_come(desk: Desk) -> None:
+def coming(desk: Desk) -> list[tuple[int, dict[str, str]]]:
+    """What is to come after the first day's first minute: the numbers, and which rules each pauses."""
+    at = parse_instant("2026-03-01T00:01:00Z")
+    return [(p.number, dict(p.paused)) for p in to_come(topic.found(desk.log).published, at)]
+
+
+def test_a_pause_that_is_still_to_come_is_called_off_by_resuming_its_rule(desk: Desk) -> None:
     desk.say("pause", "nudge", "--effective-at", "2026-03-02T00:00:00Z")
-    told = desk.say("resume", "nudge")
-    assert "Nothing differs from number 1; nothing was published." in told
-    assert "Number 2 is still to come, at 2026-03-02 00:00:00 UTC: `lifecycle rules publish` replaces it." in told
+    off = "Number 2, which was to take effect from 2026-03-02 00:00:00 UTC, is replaced; called off is:"
+    told = [f"{off}\n", "  paused       nudge (hold)\n", "Nothing was published (--dry-run).\n"]
+    assert desk.say("resume", "nudge", "--dry-run").endswith("".join(told))
+    assert coming(desk) == [(2, {"nudge": "hold"})]
+    assert desk.say("resume", "nudge").splitlines() == [
+        "Number 3 takes effect from 2026-03-01 00:00:04 UTC:", "  unchanged    2 rules", off,
+        "  paused       nudge (hold)", "Published: number 3.",
+    ]  # fmt: skip
+    assert coming(desk) == []
+    assert desk.say("resume", "nudge") == "nudge is not paused; nothing was published.\n"
 
 
-def test_who_ends_no_pause_of_all_is_told_of_the_one_that_is_to_come(desk: Desk) -> None:
+def test_the_end_of_a_pause_is_called_off_by_pausing_its_rule_again(desk: Desk) -> None:
     desk.say("pause", "nudge")
-    desk.say("pause", "--all", "--effective-at", "2026-03-02T00:00:00Z")
-    told = desk.say("resume", "--all", refused=True)
-    coming = "Number 3 is still to come, at 2026-03-02 00:00:00 UTC: `lifecycle rules publish` replaces it."
-    assert told == f"Error: {BY_NAME.format('nudge is')} {coming}\n"
+    desk.say("resume", "nudge", "--effective-at", "2026-03-02T00:00:00Z")
+    assert "is replaced; called off is:\n  resumed      nudge\n" in desk.say("pause", "nudge")
+    assert coming(desk) == []
+    assert desk.paused == {"nudge": "hold"}
+
+
+def test_only_the_pause_of_what_is_to_come_is_called_off(desk: Desk) -> None:
+    shop(Path(desk.directory), nudge=NUDGE.replace("version: 3", "version: 4").replace("priority: 50", "priority: 60"))
+    desk.say("pause", "nudge", "--effective-at", "2026-03-02T00:00:00Z")
+    desk.say("publish", desk.directory, "--effective-at", "2026-03-03T00:00:00Z")
+    told = desk.say("resume", "nudge")
+    assert "Number 3, which was to take effect from 2026-03-03 00:00:00 UTC, is replaced.\n" in told
+    assert told.endswith("Published: number 4, number 5.\n")
+    assert coming(desk) == [(5, {})]
+    assert "version: 4" in topic.found(desk.log).published[-1].files["nudge.yaml"]
+
+
+def test_a_pause_that_begins_earlier_than_it_was_to_is_not_called_off(desk: Desk) -> None:
+    desk.say("pause", "nudge", "--effective-at", "2026-03-02T00:00:00Z")
+    told = desk.say("pause", "nudge")
+    assert "called off" not in told
+    assert told.endswith("Published: number 3.\n")
+
+
+def test_a_pause_of_all_that_is_to_come_is_called_off_beside_one_by_name_and_a_rule_is_taken_out_of_it(
+    desk: Desk,
+) -> None:
+    every = ("pause", "--all", "--effective-at", "2026-03-02T00:00:00Z")
+    desk.say("pause", "nudge")
+    desk.say(*every)
+    told = desk.say("resume", "--all")
+    assert "is replaced; called off is:\n  paused       every rule (hold)\n" in told
+    assert told.endswith(f"{BY_NAME.format('nudge is')}\n")
+    assert (coming(desk), desk.paused) == ([], {"nudge": "hold"})
+    desk.say(*every)
+    desk.say("resume", "nudge")
+    assert [paused for _, paused in coming(desk)] == [{"thanks": "hold"}]
+
+
+def test_of_a_rule_that_will_be_gone_nothing_is_called_off_nor_begun(desk: Desk) -> None:
+    desk.say("pause", "nudge")
+    (Path(desk.directory) / "nudge.yaml").unlink()
+    desk.say("publish", desk.directory, "--effective-at", "2026-03-02T00:00:00Z")
+    assert desk.say("pause", "nudge") == "nudge is paused (hold) already; nothing was published.\n"
+
+
+def test_who_resumes_what_its_own_file_will_pause_is_told_from_when_on_and_where(desk: Desk) -> None:
+    shop(Path(desk.directory), nudge=NUDGE + "paused: skip\n")
+    desk.say("publish", desk.directory, "--effective-at", "2026-03-02T00:00:00Z")
+    told = desk.say("resume", "nudge", refused=True)
+    assert told.startswith("Error: From 2026-03-02 00:00:00 UTC on 'nudge' is paused by its own file: take `paused: s")
 
 
 def test_who_resumes_what_its_own_file_pauses_is_told_where(desk: Desk) -> None:
@@ -254,9 +324,13 @@ def test_who_is_shown_what_is_published_is_told_why_the_workers_may_be_elsewhere
     assert "\nSo number 1 of what is published has it.\n" in shown
     published = desk.say("published")
     desk.log = [(key(2), b"{}")]
-    nothing = desk.say("show", "thanks", "--published", broken=True)
-    for told in (shown, none, published, nothing):
+    nothing, neither = desk.say("show", "thanks", "--published", broken=True), desk.say("published")
+    for told in (shown, none, published, nothing, neither):
         assert all(doubt in told for doubt in doubts), told
+    sentence = "Nothing of what is published can be read by this release: the first worker that starts publishes its"
+    refused = desk.say("pause", "--all", refused=True)
+    for told in (nothing, neither, refused):
+        assert sentence in told, told
 
 
 def test_the_wall_clock_of_a_shop_that_goes_by_it_is_no_doubt(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

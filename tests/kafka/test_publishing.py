@@ -141,7 +141,7 @@ async def test_what_is_refused_has_written_nothing(make_settings: MakeSettings, 
         code, told = await rules(settings, *arguments)
         assert (code, sentence in told) == (2, True), told
     assert "Nothing differs from number 1" in await said(settings, "publish", directory)
-    assert "Nothing differs from number 1" in await said(settings, "resume", "nudge")
+    assert "nudge is not paused; nothing was published." in await said(settings, "resume", "nudge")
     assert "Nothing was published (--dry-run)" in await said(settings, "pause", "nudge", "--dry-run")
     assert await publishing.read(settings) == before
 

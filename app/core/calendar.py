@@ -92,7 +92,9 @@ def birthday(row: Row, run: Run, policy: Policy) -> int:
 
 
 def anniversary(row: Row, run: Run, policy: Policy) -> int:
-    """The day of registration, from the first year on."""
+    """The day of registration, from the first year on; none for whom "no date" is the end of the calendar."""
+    if run.entered_at + 8 * DAY >= NEVER:
+        return NEVER
     zone = zone_of(row, policy.zone)
     began = local(run.entered_at, zone)
     return _yearly(began.month, began.day, run.entered_at + 8 * DAY, run.ordinal, zone)

@@ -116,7 +116,8 @@ def object_to(candidate: Candidate, verdict: Verdict, moment: Moment) -> Run:
     run = candidate.scope.run
     _decide(candidate.scope, _papers_of(candidate), verdict.outcome, verdict.gate, verdict.reason, moment)
     if verdict.outcome == "deferred":
-        return replace(run, sequence=run.sequence + 1, timer_at=verdict.until, competing=False, slot=verdict.slot)
+        until, slot, waits_for = verdict.until, verdict.slot, verdict.waits_for
+        return replace(run, sequence=run.sequence + 1, timer_at=until, competing=False, slot=slot, waits_for=waits_for)
     return replace(run, sequence=0, competing=False)
 
 

@@ -122,6 +122,8 @@ class Run(msgspec.Struct, frozen=True, array_like=True):
     slot: int = 0
     """Of a candidate that its rule's maximum rate deferred: how long the slot with which it comes back is good; 0 = it
     holds none."""
+    waits_for: str = ""
+    """What wakes a deferred candidate before its `timer_at`: the end of a `pause`, or its `coupon` when it is free."""
 
 
 class OrderLine(msgspec.Struct, frozen=True, array_like=True, gc=False):

@@ -149,6 +149,7 @@ ROW_2 = replace(
                 run,
                 competing=True,
                 slot=1_772_740_000_000_000,
+                waits_for="coupon",
                 fired=tuple(
                     replace(fired, ordinal=1, version=1, family="winback", mode="shadow") for fired in run.fired
                 ),

@@ -75,6 +75,14 @@ def test_of_too_many_runs_of_a_rule_those_entered_first_exit_and_no_other_rule_l
     assert desk.decisions == []
 
 
+def test_those_entered_first_exit_whatever_their_names_are() -> None:
+    desk = Desk(catalogue(CHECKOUT))
+    for number in range(MAX_ALIVE + 1):
+        desk.say(event(ev.CheckoutStarted, at("03-01") + number, order_id=f"k-{9999 - number}", lines=(line(),)))
+    keys = [key for _, key, *_ in desk.timers]
+    assert sorted(keys) == [f"k-{9999 - number}" for number in range(MAX_ALIVE, MAX_ALIVE - len(keys), -1)]
+
+
 def test_as_many_as_a_rule_may_have_stay_and_an_entry_of_long_ago_is_the_first_to_exit() -> None:
     desk = Desk(catalogue(CHECKOUT)).say(*(begun(number, at("03-01")) for number in range(1, MAX_ALIVE + 1)))
     assert len(desk.timers) == MAX_ALIVE

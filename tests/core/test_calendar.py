@@ -12,9 +12,11 @@ from msgspec.structs import replace
 from app.core import calendar
 from app.core.policy import Policy
 from app.core.row import NEVER, Row, Run
+from app.core.rules import index
+from app.rulebook import load
 from schemas import events as ev
-from schemas.instant import format_instant
-from tests.core.shop import DAY, SECOND, Desk, at, catalogue, event, rule_text
+from schemas.instant import format_instant, parse_instant
+from tests.core.shop import DAY, SECOND, Desk, at, baseline, catalogue, event, rule_text
 
 ANNIVERSARY = rule_text(
     enter="{on: UserRegistered, key: user}",
@@ -109,6 +111,15 @@ def test_it_is_nine_where_the_user_is() -> None:
 def test_an_anniversary_comes_from_the_first_year_on(registered: str, first: str, second: str) -> None:
     desk = Desk(catalogue(ANNIVERSARY)).say(event(ev.UserRegistered, registered)).wait(f"{second[:4]}-12-31 23:00")
     assert decided(desk) == [f"{first}T09:00:00+08:00", f"{second}T09:00:00+08:00"]
+
+
+@pytest.mark.parametrize("zone", ["Pacific/Kiritimati", "Pacific/Pago_Pago"])
+@pytest.mark.parametrize("registered", ["9998-12-23T23:59:59Z", "9998-12-24T00:00:00Z", "9999-12-31T23:59:59.999999Z"])
+def test_who_registered_at_the_end_of_the_calendar_has_no_anniversary(registered: str, zone: str) -> None:
+    rules = load()
+    said: ev.CustomerBaseline = baseline("03-01", "2020-01-01", 1)
+    desk = Desk(index({"anniversary": rules.rules["anniversary"]}, rules.policy)).say(profile("02-01", time_zone=zone))
+    assert desk.say(replace(said, registered_at=parse_instant(registered))).timers == []
 
 
 def test_rounds_that_were_over_before_they_could_be_sent_are_passed_over() -> None:

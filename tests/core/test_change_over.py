@@ -260,6 +260,44 @@ def test_a_run_that_waits_without_a_timer_leaves_with_its_rule_and_never_comes_b
     assert shard.sent() == []
 
 
+@pytest.mark.parametrize("worth", ["12h", "36h", "96h"])
+@pytest.mark.parametrize("holds", ["pause", "lock"])
+def test_what_waits_is_asked_when_what_it_waits_for_is_over_whatever_version_it_follows_then(
+    holds: str, worth: str
+) -> None:
+    def version(number: int, expires_after: str, paused: bool = False) -> Catalogue:
+        text = rule_text(
+            version=str(number),
+            enter="{on: CouponIssued, key: coupon}",
+            ends=None,
+            holds="{from: CouponLocked, until: CouponReturned}",
+            steps="[{after: 1d}]",
+            send=f"{{channels: [push], expires_after: {expires_after}}}",
+            on_change="follow",
+        )
+        return catalogue(text + ("paused: hold\n" if paused else ""), shop="quiet_hours: {jitter: 0s}\n")
+
+    old, pause = version(1, "36h"), holds == "pause"
+    desk = Desk(version(1, "36h", paused=True) if pause else old).say(issued("c", "03-01 21:30", expires_at="04-01"))
+    if not pause:  # after its record is open
+        desk.wait("03-02 22:00").say(locked("c", "03-02 23:00"))
+    desk.wait("03-03 09:30")
+    assert [d.outcome for d in desk.decisions] == ["deferred"]
+    desk.catalogue = after(version(2, worth, paused=pause), old)
+    desk.row = engine.settle(desk.row, desk._moment(desk.now, desk.floor))
+    desk.wait("03-03 10:00")
+    if pause:
+        desk.catalogue = after(version(2, worth), old)
+        desk.row = engine.settle(desk.row, desk._moment(desk.now, desk.floor))
+    else:
+        desk.say(returned("c", "03-03 10:00"))
+    (timer,) = desk.timers
+    assert at("03-03 10:00") <= timer[-1] <= at("03-03 11:00")
+    desk.wait("03-03 12:00")
+    stale = worth == "12h"  # it was due at half past nine in the evening
+    assert [d.outcome for d in desk.decisions] == ["deferred", "expired" if stale else "fired"]
+
+
 @pytest.mark.parametrize("clock", ["events", "wall"])
 @pytest.mark.parametrize("way", [None, "skip", "policy"])
 def test_what_a_pause_holds_is_asked_again_when_it_ends_and_has_one_record_of_it(clock: str, way: str | None) -> None:

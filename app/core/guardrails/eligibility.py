@@ -50,13 +50,13 @@ def _while_paused(candidate: Candidate) -> Verdict:
         return Verdict("dropped", "eligibility", "The rule is paused, and skips what comes due.")
     if way == "expire":
         return Verdict("expired", "staleness", "The rule is paused.")
-    return _held(candidate, "The rule is paused.", stale_at(rule, candidate.scope.run))
+    held = _held(candidate, "The rule is paused.", stale_at(rule, candidate.scope.run))
+    return held._replace(waits_for="pause")
 
 
 def stale_at(rule: Rule, run: Run) -> int:
     """When a step is first stale. What a pause holds is asked then, unless the pause ends before (`runs.woken`): one
-    record says that it waits, however long the pause is. What waits for a locked coupon is asked a tick earlier, and is
-    so told apart."""
+    record says that it waits, however long the pause is."""
     return run.due_at + rule.send.expires_after + 1
 
 

@@ -45,6 +45,8 @@ class Verdict(NamedTuple):
     """For `deferred`: when to ask again, everything anew."""
     slot: int = 0
     """`until` is a slot of the rule's maximum rate, which the candidate holds if it comes back by then."""
+    waits_for: str = ""
+    """What may wake it before: see `Run`."""
 
 
 Gate = Callable[[Candidate], Candidate | Verdict]

@@ -65,7 +65,6 @@ def woken(row: Row, moment: Moment) -> Row:
 def _woken(row: Row, run: Run, moment: Moment) -> Run:
     rule = moment.catalogue.rule_of(run)
     assert rule is not None  # `adapt` has let such runs exit
-    waited = run.sequence and run.timer_at == eligibility.stale_at(rule, run) and not moment.catalogue.waits(rule.name)
-    if not waited:
+    if not run.sequence or run.waits_for != "pause" or moment.catalogue.waits(rule.name):
         return run
-    return replace(run, timer_at=eligibility.asked_after_pause(rule, run, row.user_id, moment.now))
+    return replace(run, timer_at=eligibility.asked_after_pause(rule, run, row.user_id, moment.now), waits_for="")

@@ -149,7 +149,7 @@ def _waiting(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
         return replace(run, timer_at=held_until(row, run))
     stale_at = worth_until(rule, run)
     if moment.now < stale_at:
-        return replace(run, timer_at=stale_at, competing=False, slot=0)
+        return replace(run, timer_at=stale_at, competing=False, slot=0, waits_for="coupon")
     return _timed(row, rule, run, release.expire(row, rule, run, moment), moment)
 
 

@@ -116,7 +116,7 @@ def _due_anew(row: Row, rule: Rule, run: Run, moment: Moment) -> Run:
         return run
     if due < moment.sends_from.get(rule.name, 0):
         return _before_start(row, rule, run, due, moment)
-    return replace(run, due_at=due, timer_at=max(due, moment.floor), competing=False, slot=0)
+    return replace(run, due_at=due, timer_at=max(due, moment.floor), competing=False, slot=0, waits_for="")
 
 
 def _before_start(row: Row, rule: Rule, run: Run, due: int, moment: Moment) -> Run:

@@ -14,7 +14,7 @@ from app.core.rules import Rule
 from app.core.runs.keeping import put
 from app.core.runs.marks import seen_ends
 from app.core.runs.things import held_until, is_locked, thing_key
-from app.core.runs.timing import due_of, with_ends, worth_until
+from app.core.runs.timing import due_of, with_ends
 
 _OF_COUPONS = frozenset({"CouponRedeemed", "CouponRevoked"})
 
@@ -60,13 +60,13 @@ def regarded(row: Row, rule: Rule, run: Run, at: int, moment: Moment) -> Run:
     same = run.sequence and due == run.due_at
     if same or due < max(moment.floor, moment.sends_from.get(rule.name, 0)):
         return _watched(row, rule, run, moment)
-    return replace(run, due_at=due, timer_at=due, competing=False, slot=0)
+    return replace(run, due_at=due, timer_at=due, competing=False, slot=0, waits_for="")
 
 
 def freed(rule: Rule, run: Run, at: int) -> Run:
     """What came due while it waited is due now; a candidate whose record is open is asked again now."""
-    if run.sequence and run.timer_at == worth_until(rule, run):
-        return replace(run, timer_at=at)
+    if run.sequence and run.waits_for == "coupon":
+        return replace(run, timer_at=at, waits_for="")
     if not _waits(rule, run):
         return run
     due = min(max(run.due_at, at), run.timer_at)  # the lock may have lapsed before the word came

@@ -14,6 +14,7 @@ from app.core import expressions
 from app.core.expressions import ExpressionError
 from app.core.policy import CHANNELS, FAMILIES, SHOP, Cap, Consent, Period, Policy, QuietHours, StageMove
 from app.core.problems import CatalogueError, Path, Problem, located, not_an_instant, shown, suggestion
+from app.core.standing import silent_move
 from schemas.events import EVENT_TYPES
 from schemas.instant import BadInstant, parse_instant
 from schemas.triggers import Offer
@@ -33,6 +34,8 @@ _PERIOD = ("name", "from", "until", "mute", "postpone")
 _OFFER = ("kind", "value", "currency", "min_spend")
 _STAGE = ("from", "to", "on", "silence", "orders")
 _SILENCES = ("at_risk", "churned")
+#: Beyond it what a period puts off would never be due. Whoever means 'for good' pauses the rule.
+_LATEST = parse_instant("2200-01-01T00:00:00Z")
 #: Names of zones less alike than this are not meant: there are hundreds.
 _ALIKE = 0.8
 
@@ -139,7 +142,7 @@ class _Sections:
 
 def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
     shop, default = _Sections(text, file, problems), SHOP
-    return Policy(
+    policy = Policy(
         zone=shop.value(("zone",), _zone, default.zone),
         locale=shop.value(("locale",), str, default.locale),
         quiet=QuietHours(
@@ -161,6 +164,34 @@ def _shop(text: str, file: str, problems: list[Problem]) -> Policy:
         magic_number=shop.value(("magic_number",), _count, default.magic_number),
         stages=shop.listed("stages", _move, default.stages),
     )
+    # What a row that cannot be read would have said decides it too.
+    for position, why in _endless(policy) if None not in policy.stages else ():
+        shop.fail(("stages", position), why)
+    return policy
+
+
+def _endless(policy: Policy) -> Iterator[tuple[int, str]]:
+    """The rows by which silence alone would lead a user on and on: it is over for all of them at one instant."""
+    for position, move in enumerate(policy.stages):
+        if move.silence is None:
+            continue
+        if move.to in move.source:
+            why = f"Silence would lead from '{move.to}' to '{move.to}' again and again"
+            yield position, f"{why}: take '{move.to}' out of 'from'."
+        elif _leads_back(policy, move):
+            why = f"Silence alone would lead from '{move.to}' back to '{move.to}', again and again"
+            yield position, f"{why}: one of the rows on that way is by an event ('on'), or is taken out."
+
+
+def _leads_back(policy: Policy, first: StageMove) -> bool:
+    """Whether silences alone lead from where a row leads to through this row again."""
+    stage = first.to
+    for _ in policy.stages:
+        move = silent_move(policy, stage)
+        if move is first:
+            return True
+        stage = stage if move is None else move.to
+    return False
 
 
 def _span(value: Any) -> int:
@@ -246,9 +277,12 @@ def _instant(value: Any) -> int:
     """YAML reads an instant as a datetime of its own; the contract's form is wanted."""
     text = value.isoformat() if isinstance(value, datetime) else str(value)
     try:
-        return parse_instant(text)
+        at = parse_instant(text)
     except BadInstant as problem:
         raise ValueError(not_an_instant(problem, text)) from problem
+    if at > _LATEST:
+        raise ValueError(f"'{text}' is too far ahead: a period of the calendar is over by the year 2200.")
+    return at
 
 
 def _offer(name: str, entry: Any) -> Offer:

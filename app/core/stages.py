@@ -13,7 +13,7 @@ from app.core.happenings import Happening
 from app.core.moment import Moment
 from app.core.purchases import last_order_at, paid_orders
 from app.core.row import NEVER, Row
-from app.core.standing import by_event, by_silence, silence, silent_move, stage_of
+from app.core.standing import by_event, by_silence, goes_round, silence, silent_move, stage_of
 from schemas.instant import format_instant
 from schemas.triggers import Evidence, StageChange
 
@@ -96,7 +96,10 @@ def on_timer(row: Row, due_at: int, moment: Moment) -> Row:
     row = replace(row, stage_due=NEVER)
     if move is None:
         return row
-    return timed(_moved(row, move.to, at, "Silent for longer than the user's rhythm allows.", None, moment), moment)
+    row = timed(_moved(row, move.to, at, "Silent for longer than the user's rhythm allows.", None, moment), moment)
+    # A table that goes round is no file's: it is refused there. One that came otherwise must not hold up the shard.
+    stuck = row.stage_due <= due_at and goes_round(moment.catalogue.policy, row.stage)
+    return replace(row, stage_due=NEVER) if stuck else row
 
 
 def _moved(row: Row, to: str, at: int, why: str, happening: Happening | None, moment: Moment) -> Row:

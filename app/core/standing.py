@@ -57,6 +57,16 @@ def silent_move(policy: Policy, stage: str) -> StageMove | None:
     return next((move for move in policy.stages if move.silence is not None and stage in move.source), None)
 
 
+def goes_round(policy: Policy, stage: str) -> bool:
+    """Whether silence alone leads from a stage on and on without an end; once all silences are over, at one instant."""
+    for _ in policy.stages:
+        move = silent_move(policy, stage)
+        if move is None:
+            return False
+        stage = move.to
+    return silent_move(policy, stage) is not None
+
+
 def silence(row: Row, policy: Policy, move: StageMove, last: int = NEVER) -> int:
     """How long a silence makes this move, by the rhythm of the purchases up to the latest; microseconds."""
     own = usual_gap(row, last + 1)

@@ -195,6 +195,14 @@ _TIMES = "from: '2026-06-18T00:00:00Z', until: '2026-06-19T00:00:00Z'"
             "calendar: [{name: a, from: '2026-06-19T00:00:00Z', until: '2026-06-18T00:00:00Z', mute: all}]",
             "The period ends before it begins: 'from' is the earlier one, 'until' the later.",
         ),
+        (
+            "calendar: [{name: a, from: 2026-06-19T00:00:00Z, until: 9999-12-31T23:59:59Z, postpone: all}]",
+            "'9999-12-31T23:59:59+00:00' is too far ahead: a period of the calendar is over by the year 2200.",
+        ),
+        (
+            "stages: [{from: [a, b], to: b, silence: at_risk}]",
+            "Silence would lead from 'b' to 'b' again and again: take 'b' out of 'from'.",
+        ),
         ("offers: {ten: 10}", "The offer 'ten' is written as a mapping, not as '10'."),
         ("calendar: [{name: a, from: x, mute: all}]", "A period of the calendar needs 'until'."),
         (f"calendar: [{{name: a, {_TIMES}}}]", "A period says 'mute' or 'postpone': all, or a list of rules."),
@@ -207,6 +215,37 @@ _TIMES = "from: '2026-06-18T00:00:00Z', until: '2026-06-19T00:00:00Z'"
 )
 def test_each_mistake_of_the_shops_file_is_a_sentence_with_a_way_out(text: str, says: str) -> None:
     assert problems(f"\n{text}") == [f"shop.yaml:2: {says}"]
+
+
+def test_silences_that_lead_round_in_a_circle_are_refused_row_by_row() -> None:
+    shop = """stages:
+  - {from: [x], to: a, silence: at_risk}
+  - {from: [a], to: b, silence: at_risk}
+  - {from: [b], to: c, silence: churned}
+  - {from: [a, b], to: c, on: OrderPaid}
+  - {from: [c], to: a, silence: churned}
+"""
+    why = "again and again: one of the rows on that way is by an event ('on'), or is taken out."
+    assert problems(shop) == [
+        f"shop.yaml:{line}: Silence alone would lead from '{stage}' back to '{stage}', {why}"
+        for line, stage in ((3, "b"), (4, "c"), (6, "a"))
+    ]
+
+
+def test_only_the_first_row_that_fits_leads_on() -> None:
+    """So a later row that would close a circle closes none; of a table that is not read whole nothing is said."""
+    shop = """stages:
+  - {from: [a], to: b, silence: at_risk}
+  - {from: [b], to: c, silence: at_risk}
+  - {from: [b], to: a, silence: churned}
+"""
+    assert len(policy_file.read(shop, "").stages) == 3
+    assert len(problems(shop.replace("[b], to: c, silence", "[b], to: c, silent"))) == 1
+
+
+@pytest.mark.parametrize("day", ["2199-12-31T23:59:59Z", "2200-01-01T00:00:00Z"])
+def test_a_period_of_the_calendar_may_end_as_late_as_anybody_plans(day: str) -> None:
+    assert policy_file.read(f"calendar: [{{name: a, from: 2026-06-19T00:00:00Z, until: {day}, mute: all}}]", "")
 
 
 @pytest.mark.parametrize("day", ["soon", "2026-11-10"])

@@ -6,7 +6,9 @@ from itertools import permutations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from app.core.policy import StageMove
 from app.core.row import MAX_ORDERS, NEVER
 from app.rulebook import SHIPPED
 from schemas import events as ev
@@ -250,6 +252,39 @@ def test_a_table_without_a_word_for_it_leaves_everybody_where_they_are() -> None
     rows = "stages: [{from: [''], to: growth, on: OrderPaid}]\n"
     rules = catalogue(rule_text(), gates=OPEN.replace("stages: []\n", rows))
     assert Desk(rules).say(paid("o-1", "03-01"), refunded("o-1", "03-02")).row.stage == "growth"
+
+
+@pytest.mark.parametrize(
+    ("rows", "lives"),
+    [
+        ([(("growth", "decline"), "decline", "at_risk")], ["growth", "decline"]),
+        (
+            [(("growth",), "decline", "at_risk"), (("decline",), "growth", "churned")],
+            ["growth", "decline", "growth"],
+        ),
+    ],
+)
+def test_a_table_that_goes_round_by_silence_alone_comes_to_rest(rows: list[Any], lives: list[str]) -> None:
+    """No file can hold one; the shard goes on all the same."""
+    bought = StageMove(frozenset({""}), "growth", "OrderPaid", None, 0)
+    silent = [StageMove(frozenset(source), to, None, silence, 0) for source, to, silence in rows]
+    one = Desk(RULES._replace(policy=RULES.policy._replace(stages=(bought, *silent))))
+    one.say(paid("o-1", "03-01")).wait("05-30")
+    assert [to for _, to, _ in moves(one)] == lives
+    assert one.row.stage_due == NEVER
+
+
+def test_silences_that_are_over_all_at_once_are_each_gone_through() -> None:
+    one = desk().say(paid("o-1", "03-01"))
+    one.row = replace(one.row, stage_due=at("06-01"))
+    assert [to for _, to, _ in moves(one.wait("06-01"))] == ["growth", "decline", "churned"]
+
+
+@pytest.mark.parametrize("to", ["growth", "introduction"])
+def test_a_row_by_an_event_may_lead_to_where_it_comes_from(to: str) -> None:
+    rows = f"stages: [{{from: ['', growth, introduction], to: {to}, on: OrderPaid}}]\n"
+    one = Desk(catalogue(rule_text(), gates=OPEN.replace("stages: []\n", rows)))
+    assert moves(one.say(paid("o-1", "03-01"), paid("o-2", "03-02"))) == [(None, to, "03-01")]
 
 
 @pytest.mark.parametrize(

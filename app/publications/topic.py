@@ -54,6 +54,16 @@ class Overtaken(PublishingProblem):
         )
 
 
+class NotShown(PublishingProblem):
+    """It is written, and the brokers have not come to showing it to those who look."""
+
+    def __init__(self, problem: Exception) -> None:
+        super().__init__(
+            f"It is published, but the brokers have not shown it yet ({type(problem).__name__}): "
+            "`lifecycle rules published` tells when they do."
+        )
+
+
 class Found(NamedTuple):
     """What the topic holds."""
 
@@ -127,8 +137,8 @@ class Publisher:
         return self._latest + 1
 
     async def write(self, *publications: Publication) -> None:
-        """All of them or none, for everybody to see. Raises Overtaken, or another PublishingProblem: once they are
-        written but not seen, its text says so."""
+        """All of them or none, for everybody to see. Raises Overtaken, NotShown once they are written but not seen, or
+        another PublishingProblem."""
         topic, producer = physical(self._settings, RULES), self._producer
         assert producer is not None  # a dry run writes nothing
         records = [(key(p.number), encode(p)) for p in publications]
@@ -157,10 +167,7 @@ class Publisher:
             async with asyncio.timeout(_PATIENCE_S):
                 await _until_seen(self._settings, offset)
         except (KafkaError, OSError, TimeoutError) as problem:
-            raise PublishingProblem(
-                f"It is published, but the brokers have not shown it yet ({type(problem).__name__}): "
-                "`lifecycle rules published` tells when they do."
-            ) from problem
+            raise NotShown(problem) from problem
 
 
 @asynccontextmanager
@@ -227,14 +234,18 @@ def _stopped_answering(settings: Settings, problem: Exception) -> PublishingProb
 
 async def seed(settings: Settings, files: Mapping[str, str], now: int) -> list[Publication]:
     """What is published; if nothing is, `files`, in effect from the beginning. Raises PublishingProblem."""
+    problem: PublishingProblem = Overtaken()
     for _ in range(_TRIES):
         published = await read(settings)
         if published:
             return published
-        try:
-            async with publisher(settings) as alone:
-                if not alone.published:
-                    await alone.write(Publication(alone.next_number, None, files, {}, now))
-        except Overtaken:  # by another worker that starts: it is about to write, and what it writes counts
-            await asyncio.sleep(_PAUSE_S)
-    raise Overtaken
+        if not isinstance(problem, NotShown):  # what is written is only waited for
+            try:
+                async with publisher(settings) as alone:
+                    if not alone.published:
+                        await alone.write(Publication(alone.next_number, None, files, {}, now))
+                continue
+            except (Overtaken, NotShown) as caught:  # what another worker that starts is about to write counts as well
+                problem = caught
+        await asyncio.sleep(_PAUSE_S)
+    raise problem

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,8 +18,8 @@ from app.metrics import Metrics
 from app.processor import Record
 from app.publications import topic
 from app.publications.record import Publication, encode, key
-from app.publications.topic import Publisher, PublishingProblem, found
-from app.settings import load_settings
+from app.publications.topic import NotShown, Overtaken, Publisher, PublishingProblem, found
+from app.settings import Settings, load_settings
 from tests.publications.test_record import nudge, publication
 
 ONE, NEWER = publication(1, None), publication(2, files=nudge(4, more="dream: true\n"))
@@ -116,3 +118,40 @@ async def test_what_is_written_and_not_shown_yet_is_not_reported_as_unpublished(
     said = f"It is published, but the brokers have not shown it yet ({why}): `lifecycle rules published` tells when"
     assert str(caught.value) == f"{said} they do."
     assert brokers.calls[:4] == ["begin", "send", "commit", "look"]
+
+
+class Seeded:
+    """A topic whose first publisher is stopped by a problem, and which shows what was written after some looks."""
+
+    def __init__(self, problem: PublishingProblem, shown_after: int) -> None:
+        self.problem, self.hidden, self.written = problem, shown_after, 0
+
+    async def read(self, settings: Settings) -> list[Publication]:
+        self.hidden -= 1
+        return [] if self.hidden >= 0 else [ONE]
+
+    @asynccontextmanager
+    async def publisher(self, settings: Settings) -> AsyncIterator[Any]:
+        async def write(*_: Publication) -> None:
+            self.written += 1
+            raise self.problem
+
+        yield SimpleNamespace(published=[], next_number=1, write=write)
+
+
+@pytest.mark.parametrize(("problem", "written"), [(NotShown(TimeoutError()), 1), (Overtaken(), 3)])
+async def test_a_worker_that_starts_waits_for_what_it_or_another_wrote_until_it_is_shown(
+    monkeypatch: pytest.MonkeyPatch, problem: PublishingProblem, written: int
+) -> None:
+    monkeypatch.setattr(topic, "_PAUSE_S", 0.0)
+
+    async def seeded(shown_after: int) -> tuple[list[Publication], Seeded]:
+        made = Seeded(problem, shown_after)
+        monkeypatch.setattr(topic, "read", made.read)
+        monkeypatch.setattr(topic, "publisher", made.publisher)
+        return await topic.seed(load_settings({}), {}, 0), made
+
+    published, made = await seeded(3)
+    assert (published, made.written) == ([ONE], written)
+    with pytest.raises(type(problem)):
+        await seeded(1_000)

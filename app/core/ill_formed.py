@@ -13,6 +13,12 @@ _QUOTES = "A text with a colon, #, a brace or the like in it stands in quotes as
 _INDENTED = "This line is not indented as those that it belongs with, or a '- ' is missing before a list's entry."
 #: What the parser's words mean that need no further look.
 _HERE = (
+    (
+        ("points elsewhere",),
+        "A text that begins with such a sign stands in quotes as a whole. Nothing points elsewhere: write it out.",
+    ),
+    (("too deep",), "Brackets or lines are nested here deeper than any rule is. Take some out."),
+    (("half a character",), "Half a character is written here, such as \\ud83d. Write the character itself."),
     (("found character '\\t'",), "There is a tab here. Indent with spaces."),
     (
         ("that cannot start", "alias", "directive", "alphabetic"),

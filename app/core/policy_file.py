@@ -342,9 +342,7 @@ def _channels(value: Any) -> frozenset[str]:
 def _minute(value: Any) -> int:
     match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d)", str(value))
     if not match:
-        # YAML reads 21:00 without quotes as 21 sixties
-        text = f"{value // 60}:{value % 60:02}" if type(value) is int else shown(value)
-        raise ValueError(f"'{text}' is no time of day. Write hours and minutes in quotes, such as \"09:00\".")
+        raise ValueError(f"'{shown(value)}' is no time of day. Write hours and minutes in quotes, such as \"09:00\".")
     return int(match[1]) * 60 + int(match[2])
 
 

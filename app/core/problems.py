@@ -8,11 +8,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from app.core import ill_formed
+from app.core import ill_formed, plain_yaml
 from schemas.instant import BadInstant
 from schemas.nearest import nearest
 
 Path = tuple[str | int, ...]
+#: Characters of what somebody wrote, in a sentence about it.
+_SHOWN = 100
 
 
 class Problem(NamedTuple):
@@ -41,15 +43,20 @@ def suggestion(name: object, allowed: Iterable[str]) -> str:
     return f"Did you mean '{near}'?" if near else f"Known: {', '.join(names)}." if names else "There is none yet."
 
 
+def shortened(text: str) -> str:
+    """The beginning of a text that somebody wrote: as much as tells which one is meant."""
+    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+
+
 def shown(value: object) -> str:
     """A value as its writer knows it: YAML's true, not Python's True."""
     if value is None:
         return "nothing"
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{name}: {shown(item)}' for name, item in value.items())}}}"
+        return shortened(f"{{{', '.join(f'{name}: {shown(item)}' for name, item in value.items())}}}")
     if isinstance(value, list):
-        return f"[{', '.join(map(shown, value))}]"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+        return shortened(f"[{', '.join(map(shown, value))}]")
+    return str(value).lower() if isinstance(value, bool) else shortened(str(value))
 
 
 def not_an_instant(problem: BadInstant, text: str) -> str:
@@ -62,8 +69,11 @@ def not_an_instant(problem: BadInstant, text: str) -> str:
 def located(text: str, file: str, problems: list[Problem]) -> tuple[dict[str, Any], dict[Path, int]]:
     """A YAML mapping and the line of each of its values; an empty one, with a problem noted, when it is none."""
     lines: dict[Path, int] = {}
+    if len(text) > plain_yaml.LARGEST:
+        problems.append(Problem(file, 1, f"This file has more than {plain_yaml.LARGEST} characters. No rule has."))
+        return {}, lines
     try:
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        node = plain_yaml.compose(text)
     except yaml.YAMLError as error:
         problems.append(Problem(file, *ill_formed.told(error, text)))
         return {}, lines
@@ -95,13 +105,17 @@ class _Values:
         try:
             return yaml.SafeLoader("").construct_object(node, deep=True)
         except (yaml.YAMLError, ValueError):
-            self.problems.append(Problem(self.file, line, f"'{node.value}' cannot be read. Put it in quotes."))
+            why = f"'{shortened(node.value)}' cannot be read. Put it in quotes."
+            self.problems.append(Problem(self.file, line, why))
             return None
 
     def mapping(self, node: yaml.MappingNode, path: Path) -> dict[str, Any]:
         result: dict[str, Any] = {}
         for key_node, value_node in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
+            if not isinstance(key_node, yaml.ScalarNode):
+                self.problems.append(Problem(self.file, line, "Before a colon stands a name, and no list or mapping."))
+                continue
             slip = _in_braces(key, value_node)
             if slip:
                 self.problems.append(Problem(self.file, line, slip))

@@ -23,6 +23,11 @@ def test_what_is_left_out_has_the_default() -> None:
     assert policy_file.read("quiet_hours: {jitter: 0s}", "").quiet == QuietHours(21 * 60, 9 * 60, 0)
 
 
+def test_a_time_of_day_needs_no_quotes() -> None:
+    quiet = policy_file.read("quiet_hours: {from: 22:30, until: 07:15}", "").quiet
+    assert quiet[:2] == (22 * 60 + 30, 7 * 60 + 15)
+
+
 def test_everything_can_be_set() -> None:
     policy = policy_file.read(
         "zone: Europe/Berlin\nlocale: de\nreplenishment_lead: 5d\n"
@@ -43,7 +48,7 @@ zone: Asia/Shangai
 lokale: zh-CN
 replenishment_lead: 3 days
 quiet_hours:
-  from: 21:00
+  from: 9:00
   until: "25:00"
   jitter: soon
   exemt: [page]
@@ -55,7 +60,7 @@ quiet_hours:
         "shop.yaml:2: There is no setting 'lokale' here. Did you mean 'locale'?",
         "shop.yaml:8: There is no setting 'exemt' here. Did you mean 'exempt'?",
         "shop.yaml:1: 'Asia/Shangai' is no time zone. Did you mean 'Asia/Shanghai'?",
-        "shop.yaml:5: '21:00' is no time of day. Write hours and minutes in quotes, such as \"09:00\".",
+        "shop.yaml:5: '9:00' is no time of day. Write hours and minutes in quotes, such as \"09:00\".",
         "shop.yaml:6: '25:00' is no time of day. Write hours and minutes in quotes, such as \"09:00\".",
         "shop.yaml:7: 'soon' is not a duration: write a whole number and a unit, such as 7d, 36h, 15min or 30s.",
         "shop.yaml:9: 'owl' is no channel. Known: chat_card, email, in_app, page, push, sms, wechat_service.",

@@ -28,6 +28,17 @@ def test_values_have_the_types_of_yaml() -> None:
     assert [type(value).__name__ for value in data.values()] == ["int", "float", "bool", "NoneType", "str", "date"]
 
 
+def test_what_is_a_number_to_yaml_alone_is_a_text() -> None:
+    data, _, _ = read("a: 1:30\nb: 1:30.5\nc: 017\nd: -08\ne: 0.5\nf: -7\ng: 0\nh: '1:30'\n")
+    assert list(data.values()) == ["1:30", "1:30.5", "017", "-08", 0.5, -7, 0, "1:30"]
+
+
+def test_a_file_may_be_as_long_and_as_deep_as_any_is() -> None:
+    assert len(read("a: " + "x" * (250_000 - 3))[0]["a"]) == 250_000 - 3
+    assert read("a: " + "[" * 19 + "]" * 19)[2] == []
+    assert read("a: \U0001f600\nb: '\U0001f600'\n")[2] == []
+
+
 def test_an_empty_file_is_empty() -> None:
     assert read("") == ({}, {}, [])
     assert read("# nothing\n") == ({}, {}, [])
@@ -38,6 +49,9 @@ INDENTED = "This line is not indented as those that it belongs with, or a '- ' i
 BRACKET = "A bracket that opens here is not closed, or a comma or quotes are missing in it."
 BACKSLASH = "After a backslash in double quotes only some letters may come. Use single quotes."
 ANOTHER_KIND = "There is a space or a colon of another kind here, as word processors make. Type it anew."
+ELSEWHERE = "A text that begins with such a sign stands in quotes as a whole. Nothing points elsewhere: write it out."
+DEEP = "Brackets or lines are nested here deeper than any rule is. Take some out."
+HALF = "Half a character is written here, such as \\ud83d. Write the character itself."
 COMMA = "A comma separates what is between braces. Write a decimal number with a point, or put it in quotes."
 
 
@@ -57,7 +71,16 @@ COMMA = "A comma separates what is between braces. Write a decimal number with a
         ("a:\n\tb: 1", "a.yaml:2: There is a tab here. Indent with spaces."),
         ("a: 5\nb: %x", "a.yaml:2: A text that begins with such a sign stands in quotes as a whole."),
         ("a: @x", "a.yaml:1: A text that begins with such a sign stands in quotes as a whole."),
-        ("a: *x b", "a.yaml:1: A text that begins with such a sign stands in quotes as a whole."),
+        ("a: *x b", f"a.yaml:1: {ELSEWHERE}"),
+        ("a: &x b", f"a.yaml:1: {ELSEWHERE}"),
+        ("b: 1\na: &x {b: *x}", f"a.yaml:2: {ELSEWHERE}"),
+        ("a:\n  - &x [1]\n  - *x", f"a.yaml:2: {ELSEWHERE}"),
+        ("b: 1\na: " + "[" * 5000 + "]" * 5000, f"a.yaml:2: {DEEP}"),
+        ("".join(f"{' ' * n}a:\n" for n in range(600)), f"a.yaml:20: {DEEP}"),
+        ("a: 1\n? [a, b]\n: c\n", "a.yaml:2: Before a colon stands a name, and no list or mapping."),
+        ('b: 1\na: ["\\ud800"]\n', f"a.yaml:2: {HALF}"),
+        ('b: 1\n"\\ud83d\\ude00": 1\n', f"a.yaml:2: {HALF}"),
+        ("a: " + "x" * 250_000, "a.yaml:1: This file has more than 250000 characters. No rule has."),
         ("a: x: y\n", f"a.yaml:1: {QUOTES}"),
         ("a: {x.y} z\nb: 1\n", f"a.yaml:1: Something follows here that is no part of what is before it. {QUOTES}"),
         ("a: 'don't'\n", f"a.yaml:1: Something follows here that is no part of what is before it. {QUOTES}"),
@@ -72,6 +95,7 @@ COMMA = "A comma separates what is between braces. Write a decimal number with a
         ("text", "a.yaml:1: This file must be a mapping, 'name: value' on each line."),
         ("a: 1\nb: 2\na: 3\n", "a.yaml:3: 'a' stands here twice. Take one of them out."),
         ("a: !secret x\n", "a.yaml:1: 'x' cannot be read. Put it in quotes."),
+        ("a: " + "9" * 5000, f"a.yaml:1: '{'9' * 99}…' cannot be read. Put it in quotes."),
         ("b: 1\na: 2026-99-99\n", "a.yaml:2: '2026-99-99' cannot be read. Put it in quotes."),
     ],
 )
@@ -86,7 +110,8 @@ def test_a_name_without_a_value_is_no_slip_by_itself() -> None:
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [(None, "nothing"), (True, "true"), ([False, 1], "[false, 1]"), ({"a": {"b": "c"}}, "{a: {b: c}}"), ("x", "x")],
+    [(None, "nothing"), (True, "true"), ([False, 1], "[false, 1]"), ({"a": {"b": "c"}}, "{a: {b: c}}"), ("x", "x")]
+    + [("x" * 100, "x" * 100), ("x" * 101, "x" * 99 + "…"), (["x" * 300], "[" + "x" * 98 + "…")],
 )
 def test_values_are_shown_as_they_are_written(value: object, words: str) -> None:
     assert shown(value) == words

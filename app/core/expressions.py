@@ -16,6 +16,7 @@ from typing import Any
 from cel_expr_python import cel
 
 from app.core import fast_conditions, slips
+from app.core.problems import shortened
 from app.core.row import NEVER
 from app.core.scope import VARIABLES, Scope
 from schemas.nearest import nearest
@@ -30,6 +31,27 @@ _EXAMPLES = {
     "instant": "an instant, such as entered_at + 7d or user.last_order_at",
 }
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+#: What is longer is no time that anybody waits: a hundred years.
+_LONGEST = 36_500 * _UNITS["d"]
+#: Characters of a condition, and of a timing.
+_LONGEST_TEXT = 1000
+_IN_QUOTES = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"")
+#: Nothing here goes through a list: only that could take longer than the text is long, and no value is one.
+_NO_LOOPS = cel.NewEnvConfigFromYaml("stdlib: {disable_macros: true}")
+_LOOP = re.compile(r"\.\s*(?:all|exists|exists_one|map|filter)\s*\(")
+_BY_ZERO = re.compile(r"[/%]\s*0+(?![\w.])")
+_PATTERN = re.compile(r"\.\s*matches(\(\s*r?(?:'[^']*'|\"[^\"]*\")\s*\))")
+#: What may be known of somebody, one of each kind at a time: a condition that fails for all fails for everybody.
+_SAMPLES: tuple[dict[str, Any], ...] = tuple(
+    {"int": number, "string": text, "money": text, "bool": number > 0, "instant": number * span, "duration": span}
+    for number, text, span in (
+        (0, "", 0),
+        (1, "1", 1),
+        (2, "a", _UNITS["h"]),
+        (7, "2026-03-01T08:00:00Z", _UNITS["d"]),
+        (100, "36h", _LONGEST),
+    )
+)
 
 _CEL_TYPES = {
     "instant": cel.Type.TIMESTAMP,
@@ -65,8 +87,17 @@ def duration(text: str) -> int:
     if not match:
         mended = slips.timing(text)
         how = mended if _DURATION.fullmatch(mended) else "a whole number and a unit, such as 7d, 36h, 15min or 30s"
-        raise ExpressionError(f"'{text}' is not a duration: write {how}.")
-    return int(match[1]) * _UNITS[match[2]]
+        raise ExpressionError(f"'{shortened(text)}' is not a duration: write {how}.")
+    span = _span(match[1], match[2])
+    if span is None:
+        raise ExpressionError(f"'{shortened(text)}' is longer than a hundred years: write a shorter one.")
+    return span
+
+
+def _span(number: str, unit: str) -> int | None:
+    """Microseconds; None for what is longer than anybody waits."""
+    span = int(number) * _UNITS[unit] if len(number) < 16 else NEVER
+    return span if span <= _LONGEST else None
 
 
 def _cel_value(kind: str, value: Any) -> Any:
@@ -82,23 +113,30 @@ def condition(text: str, key: str) -> Callable[[Scope], bool]:
     allowed = names_for(key)
     if text in allowed and VARIABLES[text].kind == "bool":  # a bare name needs no interpreter
         return VARIABLES[text].read
-    env = cel.NewEnv(variables={name: _CEL_TYPES[VARIABLES[name].kind] for name in allowed})
+    if len(text) > _LONGEST_TEXT:
+        raise ExpressionError(f"'{shortened(text)}' is longer than {_LONGEST_TEXT} characters: no condition is.")
+    env = cel.NewEnv(config=_NO_LOOPS, variables={name: _CEL_TYPES[VARIABLES[name].kind] for name in allowed})
     try:
         expression = env.compile(text)
     except Exception as error:
         raise ExpressionError(_cel_problem(text, key, str(error))) from error
     if expression.return_type() != cel.Type.BOOL:
         kind = _what(expression.return_type().name())
-        raise ExpressionError(f"'{text}' is {kind}, not true or false: compare it with something.")
+        raise ExpressionError(f"'{shortened(text)}' is {kind}, not true or false: compare it with something.")
     _check_literals(text)
-    quick = fast_conditions.translate(text)
-    if quick is not None:
-        return quick
+    bare = _IN_QUOTES.sub("''", text)
     used = [
         (n, VARIABLES[n].kind, VARIABLES[n].read)
         for n in allowed
-        if re.search(rf"(?<![\w.]){re.escape(n)}(?![\w.])", text)
+        if re.search(rf"(?<![\w.]){re.escape(n)}(?!\w)", text)
     ]
+    if not any(n in bare for n, _, _ in used):
+        how = "Compare a name, as in user.paid_orders > 0, or leave it out."
+        raise ExpressionError(f"'{shortened(text)}' is the same for everybody. {how}")
+    quick = fast_conditions.translate(text)
+    if quick is not None:
+        return quick
+    _check_samples(text, expression, {name: kind for name, kind, _ in used})
 
     def holds(scope: Scope) -> bool:
         data = {name: _cel_value(kind, read(scope)) for name, kind, read in used}
@@ -107,8 +145,25 @@ def condition(text: str, key: str) -> Callable[[Scope], bool]:
     return holds
 
 
+def _check_samples(text: str, expression: Any, kinds: dict[str, str]) -> None:
+    """What cannot be told of anybody is no error of CEL's compiler: the condition would never hold."""
+    samples = ({name: _cel_value(kind, sample[kind]) for name, kind in kinds.items()} for sample in _SAMPLES)
+    found = [expression.eval(data=data) for data in samples]
+    if all(value.type() == cel.Type.ERROR for value in found):
+        why = str(found[-1].value()).partition(": ")[2]
+        raise ExpressionError(f"'{shortened(text)}' can be told of nobody: {why}.")
+
+
 def _check_literals(text: str) -> None:
-    """A duration or an instant that CEL cannot read is no error of its compiler: the condition would never hold."""
+    """What is wrong whatever is known of somebody is no error of CEL's compiler: the condition would never hold."""
+    bare = _IN_QUOTES.sub("''", text)
+    if _BY_ZERO.search(bare):
+        raise ExpressionError(f"In '{shortened(text)}': nothing can be divided by 0.")
+    if re.search(r"\]\s*\[", bare):
+        raise ExpressionError(f"In '{shortened(text)}': write the value itself, not a list and a place in it.")
+    for found in _PATTERN.finditer(text):
+        if cel.NewEnv(variables={}).compile(f"''.matches{found[1]}").eval(data={}).type() == cel.Type.ERROR:
+            raise ExpressionError(f"In '{shortened(text)}': {found[1][1:-1]} is no pattern.")
     for found in _CALL.finditer(text):
         if cel.NewEnv(variables={}).compile(found[0]).eval(data={}).type() != cel.Type.ERROR:
             continue
@@ -117,22 +172,25 @@ def _check_literals(text: str) -> None:
             how = meant or "hours, minutes or seconds, such as duration('72h'), '15m' or '30s'"
         else:
             how = "day, time and offset, such as timestamp('2026-03-01T08:00:00+08:00')"
-        raise ExpressionError(f"In '{text}': {found[0]} cannot be read; write {how}.")
+        raise ExpressionError(f"In '{shortened(text)}': {found[0]} cannot be read; write {how}.")
 
 
 def _cel_problem(text: str, key: str, message: str) -> str:
+    said, bare = shortened(text), _IN_QUOTES.sub("", text)
+    if _LOOP.search(bare):
+        return f"In '{said}': a condition goes through no list. Write the comparisons one by one, with && or ||."
     habit = slips.condition(text)
     if habit:
-        return f"'{text}' is not a condition: {habit}."
+        return f"'{said}' is not a condition: {habit}."
     undeclared = re.search(r"undeclared reference to '([^']+)'", message)
     if undeclared:
         head = undeclared[1]
-        mentioned = [n for n in _NAME.findall(re.sub(r"'[^']*'|\"[^\"]*\"", "", text)) if n.split(".")[0] == head]
+        mentioned = [n for n in _NAME.findall(bare) if n.split(".")[0] == head]
         name = next((n for n in mentioned if n not in names_for(key)), head)
         if re.fullmatch(r"\w+", name) and re.search(rf"(?:[!=]=\s*|\bin\s*\[[^\]]*){name}(?!\()", text):
-            return f"In '{text}': There is no '{name}'. A text stands in quotes: '{name}'."
-        return f"In '{text}': {unknown_name(name, key)}"
-    return f"'{text}' is not a condition: {_why(message)}."
+            return f"In '{said}': There is no '{name}'. A text stands in quotes: '{name}'."
+        return f"In '{said}': {unknown_name(name, key)}"
+    return f"'{said}' is not a condition: {_why(message)}."
 
 
 def _why(message: str) -> str:
@@ -145,6 +203,8 @@ def _why(message: str) -> str:
         return f"{sign} cannot be used on {' and '.join(kinds)}"
     if "select operation" in message:
         return "what stands before a . has no parts"
+    if "recursion depth" in message:
+        return "more is put together in it than can be told; make two of it"
     if "<EOF>'" in message:
         return "something is missing at its end"
     stray = re.search(r"(?:input|recognition error at:) '(.+?)'(?: expecting|$|\s\|)", message, re.M)
@@ -176,7 +236,7 @@ class _Timing(ast.NodeVisitor):
         self.key = key
 
     def fail(self, why: str) -> ExpressionError:
-        return ExpressionError(f"'{self.text}' is not a timing: {why}")
+        return ExpressionError(f"'{shortened(self.text)}' is not a timing: {why}")
 
     def compile(self, node: ast.expr) -> tuple[str, Callable[[Scope], int]]:
         if isinstance(node, ast.Constant) and type(node.value) is int:
@@ -195,7 +255,9 @@ class _Timing(ast.NodeVisitor):
     def name(self, name: str) -> tuple[str, Callable[[Scope], int]]:
         literal = re.fullmatch(r"_t(\d+)(d|h|min|s)", name)
         if literal:
-            value = int(literal[1]) * _UNITS[literal[2]]
+            value = _span(literal[1], literal[2])
+            if value is None:
+                raise self.fail(f"{shortened(name[2:])} is longer than a hundred years.")
             return "duration", lambda _: value
         if name not in names_for(self.key):
             raise self.fail(unknown_name(name, self.key))
@@ -231,13 +293,15 @@ class _Timing(ast.NodeVisitor):
 
 def timing(text: str, key: str, wanted: str) -> Callable[[Scope], int]:
     """A compiled timing that gives an 'instant' or a 'duration' in microseconds. Raises ExpressionError."""
+    if len(text) > _LONGEST_TEXT:
+        raise ExpressionError(f"'{shortened(text)}' is longer than {_LONGEST_TEXT} characters: no timing is.")
     try:
         return _timing(str(text), key, wanted)
     except ExpressionError:
         mended = slips.timing(str(text))
         if mended == text or not _is_timing(mended, key, wanted):
             raise
-    raise ExpressionError(f"'{text}' is not a timing: write {mended}.")
+    raise ExpressionError(f"'{shortened(text)}' is not a timing: write {shortened(mended)}.")
 
 
 def _is_timing(text: str, key: str, wanted: str) -> bool:

@@ -298,3 +298,100 @@ def test_a_rule_may_use_what_is_said_of_its_kind_of_thing() -> None:
     assert "coupon.id" not in expressions.names_for("user")
     assert "coupon.id" in expressions.names_for("pack")
     assert "supply.interval" in expressions.names_for("product_type")
+
+
+# -- what would never come to anything, or to no end
+
+
+@pytest.mark.parametrize("loop", ["all", "exists", "exists_one", "map", "filter"])
+def test_no_condition_goes_through_a_list(loop: str) -> None:
+    text = f"[1, 2].{loop}(x, x > user.paid_orders)"
+    why = "a condition goes through no list. Write the comparisons one by one, with && or ||."
+    assert refusal(expressions.condition, text, "user") == f"In '{text}': {why}"
+    assert expressions.condition(f"coupon.id != '.{loop}('", "coupon")(scope())
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("user.paid_orders > 0 && 1 / 0 > 2", "nothing can be divided by 0."),
+        ("user.paid_orders % 00 == 2", "nothing can be divided by 0."),
+        ("user.paid_orders > [1, 2][5]", "write the value itself, not a list and a place in it."),
+        ("coupon.id.matches('(')", "'(' is no pattern."),
+        ('user.paid_orders > 3 && coupon.id.matches(r"[")', 'r"[" is no pattern.'),
+    ],
+)
+def test_what_fails_whatever_is_known_is_refused(text: str, why: str) -> None:
+    assert refusal(expressions.condition, text, "coupon") == f"In '{text}': {why}"
+
+
+def test_what_fails_for_everybody_is_refused() -> None:
+    text = "user.paid_orders / (user.paid_orders - user.paid_orders) > 2"
+    assert refusal(expressions.condition, text, "user") == f"'{text}' can be told of nobody: divide by zero."
+
+
+def test_a_sum_of_sums_without_end_is_refused() -> None:
+    text = "user.paid_orders > " + "+".join(["1"] * 490)
+    why = "more is put together in it than can be told; make two of it"
+    assert refusal(expressions.condition, text[:999], "user") == f"'{text[:99]}…' is not a condition: {why}."
+
+
+@pytest.mark.parametrize("text", ["coupon.id.startsWith('c')", "coupon.id.size() == 3", "!coupon.id.contains('x')"])
+def test_a_name_may_be_asked_by_what_follows_it(text: str) -> None:
+    assert expressions.condition(text, "coupon")(scope())
+
+
+@pytest.mark.parametrize("text", ["true", "1 < 2", "'user.paid_orders' != ''", "1 / 2 > 3"])
+def test_a_condition_without_a_name_is_refused(text: str) -> None:
+    how = "Compare a name, as in user.paid_orders > 0, or leave it out."
+    assert refusal(expressions.condition, text, "user") == f"'{text}' is the same for everybody. {how}"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "10 / user.paid_orders >= 1",
+        "10 % (user.paid_orders + 2) == 0",
+        "user.paid_orders / 10 == 0",
+        "coupon.id.matches('c-[0-9]+')",
+        "coupon.id.matches(coupon.id)",
+        "coupon.id != '1 / 0 ]['",
+        "user.paid_orders in [2, 3]",
+    ],
+)
+def test_what_holds_for_some_is_right(text: str) -> None:
+    assert expressions.condition(text, "coupon")(scope())
+
+
+@pytest.mark.parametrize(
+    "text", ["int(coupon.id) > 0", "timestamp(coupon.id) > entered_at", "duration(coupon.id) > waited"]
+)
+def test_what_cannot_be_told_of_some_does_not_hold_for_them(text: str) -> None:
+    assert not expressions.condition(text, "coupon")(scope())
+
+
+def test_a_condition_and_a_timing_end_somewhere_and_are_said_shortly() -> None:
+    longest = "user.paid_orders > 0 " + "&& user.paid_orders>0 " * 44
+    assert len(longest) < 1000
+    assert expressions.condition(longest, "user")(scope("user"))
+    longer = longest + "&& true" * 5
+    start = f"'{longer[:99]}…'"
+    assert refusal(expressions.condition, longer, "user") == (
+        f"{start} is longer than 1000 characters: no condition is."
+    )
+    assert refusal(expressions.timing, longer, "user", "instant") == (
+        f"{start} is longer than 1000 characters: no timing is."
+    )
+    assert refusal(expressions.condition, longest[:990] + " = 1", "user").startswith(
+        f"'{longest[:99]}…' is not a condition"
+    )
+    assert refusal(expressions.timing, "x" * 200, "user", "instant").startswith(f"'{'x' * 99}…' is not a timing")
+
+
+@pytest.mark.parametrize("text", ["36501d", "99999999999999999999d", "9" * 500 + "s"])
+def test_nobody_waits_for_longer_than_a_hundred_years(text: str) -> None:
+    assert expressions.duration("36500d") == 36500 * DAY
+    said = text if len(text) < 100 else text[:99] + "…"
+    assert refusal(expressions.duration, text) == f"'{said}' is longer than a hundred years: write a shorter one."
+    assert expressions.timing("36500d", "user", "duration")(scope("user")) == 36500 * DAY
+    assert refusal(expressions.timing, f"7d + {text}", "user", "duration").endswith(" is longer than a hundred years.")

@@ -17,7 +17,7 @@ from app.cli import named
 from app.cli.asking import ask, doubts, nothing
 from app.cli.terminal import width
 from app.core.catalogue_file import KEYS
-from app.core.problems import CatalogueError, Problem, located
+from app.core.problems import CatalogueError, Problem, located, shortened
 from app.core.rules import Catalogue
 from app.explain import names as names_of_rules
 from app.explain import rule as words
@@ -36,6 +36,7 @@ from schemas.instant import DAY, BadInstant, parse_instant
 _AFTERWARDS = 365 * DAY
 """How long `try` lets time go on after the last event, so that the longest rules come to their end."""
 _SHOWN_BAD_LINES = 20
+_LONGEST_LINE = 200
 _OTHER_DIRECTORY = "Rules of another directory: --dir DIR."
 
 _directory = click.argument(
@@ -94,7 +95,7 @@ def explained(where: Path, problem: Problem) -> list[str]:
         text = (where / problem.file).read_text(encoding="utf-8").splitlines()[problem.line - 1].strip("\ufeff \t")
     except (OSError, ValueError, IndexError):
         return [head]
-    return [head, f"    {timeline.printable(text)}"] if text else [head]
+    return [head, f"    {timeline.printable(shortened(text, _LONGEST_LINE))}"] if text else [head]
 
 
 @command.command("list")

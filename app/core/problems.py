@@ -43,9 +43,9 @@ def suggestion(name: object, allowed: Iterable[str]) -> str:
     return f"Did you mean '{near}'?" if near else f"Known: {', '.join(names)}." if names else "There is none yet."
 
 
-def shortened(text: str) -> str:
+def shortened(text: str, to: int = _SHOWN) -> str:
     """The beginning of a text that somebody wrote: as much as tells which one is meant."""
-    return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 1]}…"
+    return text if len(text) <= to else f"{text[: to - 1]}…"
 
 
 def shown(value: object) -> str:

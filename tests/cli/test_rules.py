@@ -58,6 +58,15 @@ def test_check_says_every_mistake_of_every_file_with_its_line_and_a_way_out(tmp_
     assert "5 mistakes. Nothing of this catalogue would be used." in result.stderr
 
 
+def test_check_shows_of_a_line_without_end_its_beginning(tmp_path: Path) -> None:
+    check = f'check: "{"!" * 5000}user.has_birthday"'
+    nudge = NUDGE.replace("check: \"coupon.expires_in > duration('72h')\"", check)
+    result = run("rules", "check", shop(tmp_path, nudge=nudge))
+    shown = [line for line in result.stdout.splitlines() if "!!!" in line]
+    assert shown[1] == f"    {check[:199]}…"
+    assert f"'{'!' * 99}…' is longer than 1000 characters" in shown[0]
+
+
 def test_check_survives_a_directory_that_is_not_there(tmp_path: Path) -> None:
     result = run("rules", "check", tmp_path / "nowhere")
     assert result.exit_code == 1

@@ -10,13 +10,12 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from app.core import expressions, words
-from app.core.expressions import ExpressionError
 from app.core.fields import Fields
 from app.core.policy import CHANNELS, FAMILIES, Policy
 from app.core.problems import CatalogueError, Path, Problem, located, not_an_instant, shown, suggestion
-from app.core.row import NEVER
 from app.core.rules import Catalogue, End, Enter, Rate, Rule, Send, Step, index
 from app.core.scope import VARIABLES
+from app.core.unheard import entries, unheard
 from schemas.events import EVENT_TYPES
 from schemas.instant import BadInstant, parse_instant
 from schemas.nearest import nearest
@@ -24,6 +23,8 @@ from schemas.nearest import nearest
 KEYS = ("user", "order", "coupon", "pack", "cart", "category", "product_type")
 ON_CHANGE = ("finish", "follow", "restart", "exit")
 PAUSES = ("hold", "skip", "expire")
+#: What the sender can ask again.
+RECHECKS = ("stock", "price")
 LINE_KEYS = ("product_type", "category")
 #: Whole numbers of a rule end here: they are kept in 64 bits, and other readers of JSON take fewer.
 WHOLE = 1_000_000_000
@@ -44,7 +45,6 @@ _SEND = {
 }  # fmt: skip
 _GOAL = {"on", "within"}
 _ENTRIES = {"enter": "{on: OrderPaid, key: user}", "ends": "{on: OrderPaid}", "steps": "{after: 7d}"}
-_END_AFTER = re.compile(r"\s*entered_at\s*\+\s*(\w+)\s*")
 _IN_HAND = "use of a coupon in hand"
 #: What is another instant in every round of a run: round after round of anything else would be due at once.
 _ONCE_A_YEAR = re.compile(r"\s*user\.(birthday|anniversary)(\s*[+-]\s*\d+(d|h|min|s))*\s*")
@@ -97,18 +97,6 @@ def _says_which(about: str, event: str) -> bool:
         "cart": event == "CartUpdated",
     }
     return carries.get(about, "coupon_id" in fields)
-
-
-def _mappings(value: Any) -> list[dict[str, Any]]:
-    return [entry for entry in (value if isinstance(value, list) else [value]) if isinstance(entry, dict)]
-
-
-def _length(text: Any) -> int:
-    """Of a plain duration; NEVER for what only a user's row can tell."""
-    try:
-        return expressions.duration(str(text))
-    except ExpressionError:
-        return NEVER
 
 
 class _Reader(Fields):
@@ -168,7 +156,10 @@ class _Reader(Fields):
             send=self.send(),
             reason=self.text(self.data, "reason", ("reason",)),
             facts=tuple(map(str, self.listed(self.data, "facts", ("facts",)))),
-            recheck=tuple(map(str, self.listed(self.data, "recheck", ("recheck",)))),
+            recheck=tuple(
+                self.choice(what, RECHECKS, ("recheck",), "thing to ask again")
+                for what in self.listed(self.data, "recheck", ("recheck",))
+            ),
             reentry=self.reentry(),  # type: ignore[arg-type]  # checked by choice
             cooldown=self.cooldown(),
             mode=self.choice(self.data.get("mode", "live"), ("live", "shadow"), ("mode",), "mode"),  # type: ignore[arg-type]
@@ -185,7 +176,8 @@ class _Reader(Fields):
         if re.search("[{}]", words.without_names(rule.reason)):
             self.fail(("reason",), "A value is written {coupon.id}: small letters and dots between braces, no spaces.")
         self.names(("facts",), rule.facts)
-        self.reached()
+        for path, why in unheard(self.data, key):
+            self.fail(path, why)
         for name, what in (("enter", "event that enters it"), ("steps", "step")):
             if self.data.get(name) == []:
                 self.fail((name,), f"A rule needs at least one {what}.")
@@ -279,7 +271,7 @@ class _Reader(Fields):
         ends, instants = [], []
         for path, entry in self.items("ends"):
             self.known(entry, _END, path)
-            if "at" in entry:
+            if "at" in entry:  # alone: `unheard` sees to it
                 instants.append(self.timing(entry["at"], "instant", (*path, "at")))
                 continue
             same, of_lines = entry.get("same"), self.key in LINE_KEYS
@@ -305,7 +297,7 @@ class _Reader(Fields):
 
     def whenever(self, path: Path, entry: dict[str, Any]) -> bool:
         said = entry.get("whenever", False)
-        if said not in (True, False):
+        if not isinstance(said, bool):
             self.fail((*path, "whenever"), "'whenever' is true, without quotes, or left out.")
         elif said and (self.key != "user" or "when" not in entry):
             self.fail(
@@ -340,16 +332,6 @@ class _Reader(Fields):
             self.fail(path, f"There is no offer '{name}' in shop.yaml. {suggestion(name, self.policy.offers)}")
         return str(name)
 
-    def reached(self) -> None:
-        """That no step is due only after the rule has ended, as far as durations alone tell."""
-        ends = [_END_AFTER.fullmatch(str(end.get("at"))) for end in _mappings(self.data.get("ends"))]
-        lives = min((_length(end[1]) for end in ends if end), default=None)
-        due = 0
-        for position, step in enumerate(_mappings(self.data.get("steps"))):
-            due += 0 if step.get("at_once") else _length(step.get("after"))
-            if lives is not None and lives < due < NEVER:
-                self.fail(("steps", position), "This step comes after the rule has ended: see 'at' under 'ends'.")
-
     def message_class(self, value: Any, path: Path) -> Literal["marketing", "transactional"]:
         chosen = self.choice(value, ("marketing", "transactional"), path, "class")
         return "transactional" if chosen == "transactional" else "marketing"
@@ -368,7 +350,7 @@ class _Reader(Fields):
         value = self.data.get("repeat")
         if value not in (None, "yearly"):
             self.fail(("repeat",), f"'{shown(value)}' is not known; the only repetition is 'yearly'.")
-        first = next(iter(_mappings(self.data.get("steps"))), {})
+        first = next((step for _, step in entries(self.data, "steps")), {})
         if value == "yearly" and not _ONCE_A_YEAR.fullmatch(str(first.get("at"))):
             self.fail(
                 ("repeat",),

@@ -267,6 +267,8 @@ def _period(entry: Any) -> Period:
         raise ValueError("A period says 'mute' or 'postpone': all, or a list of rules.")
     rules = entry[ways[0]]
     named = frozenset() if rules == "all" else _names(rules, "Rules")
+    if rules == []:
+        raise ValueError(f"'{ways[0]}' names no rule: write all, or a list of rules, or take the period out.")
     start, end = (_instant(entry[name]) for name in ("from", "until"))
     if start >= end:
         raise ValueError("The period ends before it begins: 'from' is the earlier one, 'until' the later.")
@@ -312,6 +314,8 @@ def _move(entry: Any) -> StageMove:
         raise ValueError(f"'{shown(entry['silence'])}' is no silence. {suggestion(entry['silence'], _SILENCES)}")
     if "on" in entry and entry["on"] not in tuple(EVENT_TYPES):
         raise ValueError(f"'{shown(entry['on'])}' is no event. {suggestion(entry['on'], EVENT_TYPES)}")
+    if "orders" in entry and "silence" in entry:
+        raise ValueError("'orders' goes with 'on': a silence moves whoever is silent, with any number of orders.")
     source = _names(entry["from"], "Stages")
     return StageMove(source, str(entry["to"]), entry.get("on"), entry.get("silence"), _count(entry.get("orders", 0)))
 

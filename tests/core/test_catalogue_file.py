@@ -17,6 +17,7 @@ LINES = {name: number for number, name in enumerate(
     ["rule", "version", "family", "about", "enter", "ends", "steps", "send", "reason", "reentry", "more"], start=1
 )}  # fmt: skip
 
+_ISSUED = {"enter": "{on: CouponIssued, key: coupon}", "ends": None}
 _BROKEN = yaml.safe_load(Path(__file__).with_name("broken_rules.yaml").read_text())
 
 
@@ -193,14 +194,14 @@ def test_offers_of_a_shop_that_cannot_be_read_are_not_missed_in_rules() -> None:
 def test_what_a_rule_of_the_shops_own_may_say_is_read() -> None:
     send = "{channels: [push], once_in: 7d, on_cap: drop, discount_every: 30d, coupon_in_hand: instead}"
     settings = {"holdout": "0.05", "repeat": "yearly", "on_change": "restart", "paused": "skip"}
-    steps = "[{at: user.birthday - 1d, offer: winback_small, class: transactional}]"
+    steps = "[{at: user.birthday - 1d, offer: winback_small, class: transactional}, {after: 1d}]"
     text = rule_text(send=send, steps=steps, goal="{on: OrderPaid, within: 7d}", **settings)
     (rule,) = catalogue(text).rules.values()
     assert (rule.holdout, rule.yearly, rule.on_change, rule.paused) == (0.05, True, "restart", "skip")
     assert rule.goal == ("OrderPaid", 7 * DAY)
     assert (rule.send.once_in, rule.send.discount_every) == (7 * DAY, 30 * DAY)
     assert (rule.send.on_cap, rule.send.coupon_instead) == ("drop", True)
-    assert [(step.offer, step.kind) for step in rule.steps] == [("winback_small", "transactional")]
+    assert [(step.offer, step.kind) for step in rule.steps] == [("winback_small", "transactional"), (None, None)]
     (plain,) = catalogue(rule_text()).rules.values()
     assert (plain.goal, plain.paused, plain.yearly, plain.on_change) == (None, None, False, "finish")
 
@@ -219,3 +220,59 @@ def test_what_would_be_due_again_at_once_repeats_never(first: str) -> None:
     place, message = problem(steps=f"[{{{first}}}, {{at: user.birthday}}]", repeat="yearly")
     assert place == "more"
     assert message.startswith("What repeats yearly has a first step that is due once a year, such as")
+
+
+# -- what nothing would hear
+
+
+def test_what_a_list_says_twice_is_said_of_each() -> None:
+    found = problems(rule_text(send="{channels: [push, sms, push, sms]}", recheck="[price, price]"))
+    assert [text.split(": ", 1)[1] for text in found] == [
+        f"'{name}' stands here twice. Take one of them out." for name in ("push", "sms", "price")
+    ]
+
+
+def test_what_cannot_be_read_is_not_held_against_what_stands_beside_it() -> None:
+    """Each odd value is said once, by whoever reads it."""
+    assert len(problems(rule_text(enter="{on: [OrderPaid], each: line, key: category}", ends=None))) == 1
+    assert len(problems(rule_text(enter="{on: OrderPaidd}", ends=None, retime_on="[OrderReceived]"))) == 1
+    assert len(problems(rule_text(enter="{on: UserLoggedIn}", ends=None, retime_on="[[OrderReceived], OrderPd]"))) == 2
+    assert len(problems(rule_text(send="push"))) == 1
+    assert len(problems(rule_text(steps="[x]", ends="[y]", facts="z"))) == 3
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"steps": "[{after: 20s}, {at: entered_at + 20s}, {at: entered_at + 1h + 1d - 1h}]"},
+        {"steps": "[{at: user.last_order_at + 2d}, {at: user.last_order_at + 1d}]"},  # it moves
+        {"steps": "[{after: user.usual_gap}, {at: entered_at + 1s}]"},
+        {"steps": "[{after: user.usual_gap}, {after: 1d}, {at: entered_at + 1s}]"},
+        {"steps": "[{at: coupon.expires_at - 3d}, {at: coupon.issued_at + 1d}, {after: 4d}]", **_ISSUED},
+        {"steps": "[{at: coupon.expires_at - 3d}, {after: 2d}]", **_ISSUED, "ends": "[{at: coupon.expires_at - 1d}]"},
+        {"steps": "[{at: coupon.expires_at - 1d}, {at: coupon.expires_at - 3d}]", **_ISSUED}
+        | {"enter": "{on: CouponIssued, key: pack}"},  # of a pack another coupon may be the next
+    ],
+)
+def test_steps_are_only_put_in_order_where_the_file_tells(settings: dict[str, str]) -> None:
+    assert "a_rule" in catalogue(rule_text(**settings)).rules
+
+
+@pytest.mark.parametrize(
+    ("enter", "event"),
+    [
+        ("[{on: UserLoggedIn}, {on: OrderPaid}]", "OrderReceived"),
+        ("{on: UserRegistered, as_of: first_order}", "OrderReceived"),
+        ("{on: CheckoutStarted}", "OrderPlaced"),
+        ("{on: CouponIssued}", "OrderReceived"),  # by an order, perhaps
+        ("{on: UserLoggedIn}", "ProfileUpdated"),
+    ],
+)
+def test_what_an_order_may_have_entered_can_be_timed_anew_by_it(enter: str, event: str) -> None:
+    (rule,) = catalogue(rule_text(enter=enter, ends=None, retime_on=f"[{event}]", reentry="once")).rules.values()
+    assert rule.retime_on == {event}
+
+
+def test_an_end_by_an_instant_ends_the_run_that_an_event_of_another_entry_does_not() -> None:
+    (rule,) = catalogue(rule_text(ends="[{on: OrderPaid}, {at: entered_at + 20d}]")).rules.values()
+    assert ([end.on for end in rule.ends], len(rule.end_at)) == (["OrderPaid"], 1)

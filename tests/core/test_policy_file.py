@@ -211,10 +211,18 @@ _TIMES = "from: '2026-06-18T00:00:00Z', until: '2026-06-19T00:00:00Z'"
         ("offers: {ten: 10}", "The offer 'ten' is written as a mapping, not as '10'."),
         ("calendar: [{name: a, from: x, mute: all}]", "A period of the calendar needs 'until'."),
         (f"calendar: [{{name: a, {_TIMES}}}]", "A period says 'mute' or 'postpone': all, or a list of rules."),
+        (
+            f"calendar: [{{name: a, {_TIMES}, mute: []}}]",
+            "'mute' names no rule: write all, or a list of rules, or take the period out.",
+        ),
         (f"calendar: [{{name: a, {_TIMES}, mute: winback}}]", "Rules are written as a list, such as [winback]."),
         ("stages: [{from: [a], to: b}]", "A move between stages happens 'on' an event or after a 'silence'."),
         ("stages: [{to: b, on: OrderPaid}]", "A move between stages needs 'from'."),
         ("stages: [{from: a, to: b, on: OrderPaid}]", "Stages are written as a list, such as [a]."),
+        (
+            "stages: [{from: [a], to: b, silence: churned, orders: 2}]",
+            "'orders' goes with 'on': a silence moves whoever is silent, with any number of orders.",
+        ),
         ("stages: [{from: [a], to: b, silence: churnt}]", "'churnt' is no silence. Did you mean 'churned'?"),
     ],
 )

@@ -18,7 +18,7 @@ from tests.core.shop import DAY, OPEN, Desk, at, baseline, cancelled, catalogue,
 _SHOP = (SHIPPED / "shop.yaml").read_text()
 TABLE = OPEN.replace("stages: []\n", "") + "usual_gap: 20d\n" + _SHOP[_SHOP.index("stages:") :]
 #: A rule that says nothing here: the table is what is tested.
-RULES = catalogue(rule_text(enter="{on: UserErased, key: user}", ends=None), gates=TABLE)
+RULES = catalogue(rule_text(enter="{on: SearchPerformed, key: user}", ends=None), gates=TABLE)
 
 
 def desk(**changes: Any) -> Desk:
@@ -132,7 +132,7 @@ def test_a_change_has_an_id_of_its_own_that_hangs_on_what_happened() -> None:
 
 def test_a_table_that_has_lost_its_row_for_silence_lets_the_timer_go() -> None:
     one = desk().say(paid("o-1", "03-01"))
-    one.catalogue = catalogue(rule_text(enter="{on: UserErased, key: user}", ends=None))
+    one.catalogue = catalogue(rule_text(enter="{on: SearchPerformed, key: user}", ends=None))
     one.wait("05-01")
     assert moves(one) == [(None, "growth", "03-01")]
     assert one.row.stage_due == NEVER
@@ -238,7 +238,7 @@ def test_the_silences_between_purchases_are_of_the_past_as_well() -> None:
     rows = '- {from: [churned], to: returned, on: OrderPaid}\n  - {from: ["", introduction, decline'
     table = TABLE.replace(", growth, decline, churned], to: maturity", ", growth, decline], to: maturity")
     table = table.replace('- {from: ["", introduction, decline, churned', rows)
-    rules = catalogue(rule_text(enter="{on: UserErased, key: user}", ends=None), gates=table)
+    rules = catalogue(rule_text(enter="{on: SearchPerformed, key: user}", ends=None), gates=table)
     one = Desk(rules).say(paid("o-1", "01-01")).wait("05-01").say(paid("o-2", "05-01"))
     assert one.row.stage == "returned"
     one.say(paid("o-3", "05-03"), refunded("o-3", "05-04"))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 from itertools import islice
-from typing import Final
+from typing import Final, get_args
 
 from msgspec import ValidationError
 
 from schemas.checks import EXPECTED, expected
 from schemas.instant import BadInstant
+from schemas.nearest import nearest
+from schemas.parts import CouponKind
 from schemas.rejects import RejectedMessage
 
 _MISSING: Final = re.compile("Object missing required field `(.+)`")
@@ -22,6 +24,9 @@ _WORDS: Final = {
     "array": "a list",
     "object": "an object",
 }
+VALUES: Final[dict[str, tuple[str, ...]]] = {"kind": get_args(CouponKind)}
+"""What a field may say that takes one of a few words, by the field's own name."""
+_LONGEST: Final = 100
 _BOUNDS: Final = {">": "more than", ">=": "at least", "<": "less than", "<=": "at most"}
 
 
@@ -49,7 +54,7 @@ def explain(problem: ValidationError, raw: object) -> RejectedMessage:
 
 def _sentence(path: str, text: str, raw: object) -> str:
     if text.startswith("Invalid enum value"):
-        return f"`{path}` must be one of the values that the contract names.{_but(path, raw)}"
+        return f"`{path}` must be {_one_of(VALUES[path.rpartition('.')[2]], _at(path, raw))}"
     match = _EXPECTED.match(text)
     if match is None:
         return f"`{path}`: {text}."
@@ -61,6 +66,13 @@ def _sentence(path: str, text: str, raw: object) -> str:
     if bound:
         wanted = f"{wanted}, {_BOUNDS[bound]} {limit}"
     return f"`{path}` must be {wanted}.{_but(path, raw)}"
+
+
+def _one_of(values: tuple[str, ...], found: object) -> str:
+    """The values, and the one that was most likely meant. What was there instead is not repeated."""
+    near = nearest(str(found)[:_LONGEST], values)
+    meant = f" Did you mean {near}?" if near else ""
+    return f"{', '.join(values[:-1])} or {values[-1]}.{meant}"
 
 
 def _but(path: str, raw: object) -> str:

@@ -19,6 +19,8 @@ Schema = dict[str, Any]
 ID: Final = "urn:lifecycle-triggers:schema:rule:v1"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 _NAME: Final = "^[a-z][a-z0-9_]*$"
+#: 3 days, 3days: a number that is followed by a word, and not by one of the units.
+_NO_UNIT: Final = r"[0-9]\s+[A-Za-z_]|[0-9](?!(?:d|h|min|s)\b)[A-Za-z_]"
 
 _DURATION: Final[Schema] = {
     "type": "string",
@@ -28,6 +30,7 @@ _DURATION: Final[Schema] = {
 _TIMING: Final[Schema] = {
     "type": "string",
     "minLength": 1,
+    "not": {"pattern": _NO_UNIT},
     "description": "A sum of instants and durations: 7d, coupon.expires_at - 3d, min(7d, coupon.validity / 2).",
 }
 _CONDITION: Final[Schema] = {
@@ -38,6 +41,8 @@ _EVENT: Final[Schema] = {
     "description": "An event of the contract.",
     "oneOf": [{"const": kind, "description": EVENTS.get(kind, kind)} for kind in EVENT_TYPES],
 }
+#: What a condition of an event is for; an instant ends a run in any case.
+_OF_AN_EVENT: Final = ("when", "same", "whenever")
 _DEFS: Final = {"duration": _DURATION, "timing": _TIMING, "condition": _CONDITION, "event": _EVENT}
 
 
@@ -46,15 +51,18 @@ def rule_schema() -> Schema:
     properties = _properties(reader._TOP, _SETTINGS)
     properties["enter"] = {
         "description": "The events that enter the rule; one, or a list.",
-        **_one_or_more(_mapping(reader._ENTER, _ENTRY, ["on"])),
+        **_one_or_more(_mapping(reader._ENTER, _ENTRY, ["on"]), at_least=1),
     }
     properties["ends"] = {
         "description": "What ends a run at once: events, and instants.",
-        **_one_or_more(_mapping(reader._END, _END, [])),
+        **_one_or_more(_mapping(reader._END, _END, []) | {"oneOf": [_either("on"), _either("at", *_OF_AN_EVENT)]}),
     }
     properties["steps"] = {
         "description": "When to act. Each step has exactly one of after, at and at_once.",
-        **_one_or_more(_mapping(reader._STEP, _STEP, [])),
+        **_one_or_more(
+            _mapping(reader._STEP, _STEP, []) | {"oneOf": [_either(name) for name in ("after", "at", "at_once")]},
+            at_least=1,
+        ),
     }
     properties["send"] = {"description": "What goes out.", **_mapping(reader._SEND, _SEND, [])}
     return {
@@ -81,8 +89,19 @@ def _mapping(names: Iterable[str], said: dict[str, Schema], required: list[str])
     return {**schema, "required": required} if required else schema
 
 
-def _one_or_more(entry: Schema) -> Schema:
-    return {"anyOf": [entry, {"type": "array", "items": entry}]}
+def _one_or_more(entry: Schema, at_least: int = 0) -> Schema:
+    some: Schema = {"type": "array", "items": entry}
+    return {"anyOf": [entry, {**some, "minItems": at_least} if at_least else some]}
+
+
+def _either(name: str, *without: str) -> Schema:
+    """One of the ways to write an entry: with this, and without what goes with another one."""
+    return {"required": [name], **({"properties": dict.fromkeys(without, False)} if without else {})}
+
+
+def _list(description: str, **items: Any) -> Schema:
+    """A list that says nothing twice."""
+    return {"type": "array", "description": description, "items": items, "uniqueItems": True}
 
 
 def _ref(name: str, description: str) -> Schema:
@@ -115,22 +134,17 @@ _SETTINGS: Final[dict[str, Schema]] = {
         "required": ["from", "until"],
         "additionalProperties": False,
     },
-    "retime_on": {
-        "type": "array",
-        "description": "Events of its order, or of the profile (another zone), that time the pending step anew.",
-        "items": {"enum": [*reader._RETIMES]},
-    },
+    "retime_on": _list(
+        "Events of its order, or of the profile (another zone), that time the pending step anew.",
+        enum=[*reader._RETIMES],
+    ),
     "check": _ref("condition", "Asked again at the moment of release."),
     "send": {},
     "reason": {
         "type": "string",
         "description": "Why, in a sentence with values of the view between braces: Coupon {coupon.id} expires soon.",
     },
-    "facts": {
-        "type": "array",
-        "description": "Names of the view whose values go with the trigger.",
-        "items": {"type": "string"},
-    },
+    "facts": _list("Names of the view whose values go with the trigger, under their last words.", type="string"),
     "reentry": {
         "description": "Who may enter again.",
         "anyOf": [
@@ -147,12 +161,10 @@ _SETTINGS: Final[dict[str, Schema]] = {
         "type": "object",
         "description": "What it is meant to bring about, such as {on: CouponRedeemed, within: 7d}.",
         "properties": {"on": {"$ref": "#/$defs/event"}, "within": {"$ref": "#/$defs/duration"}},
+        "required": ["on", "within"],
+        "additionalProperties": False,
     },
-    "recheck": {
-        "type": "array",
-        "description": "What the sender should ask again: stock, price.",
-        "items": {"type": "string"},
-    },
+    "recheck": _list("What the sender should ask again: stock, price.", enum=[*reader.RECHECKS]),
     "holdout": {"type": "number", "minimum": 0, "maximum": 1, "description": "Share of users who never get it: 0.05."},
     "repeat": _choice(["yearly"], "After its last step a run begins anew, a year on."),
     "on_change": _choice(reader.ON_CHANGE, "What this version does with runs of another one.", "finish"),
@@ -202,11 +214,7 @@ _STEP: Final[dict[str, Schema]] = {
 _SEND: Final[dict[str, Schema]] = {
     "action": _choice(["contact", "grant"], "Say something, or give something.", "contact"),
     "class": _choice(["marketing", "transactional"], "transactional: what was ordered, not advertised.", "marketing"),
-    "channels": {
-        "type": "array",
-        "description": "The preferred one first.",
-        "items": {"enum": [*CHANNELS]},
-    },
+    "channels": _list("The preferred one first.", enum=[*CHANNELS]),
     "priority": {
         "type": "integer",
         "minimum": -reader.WHOLE,

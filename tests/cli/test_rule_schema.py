@@ -50,11 +50,30 @@ def test_every_rule_that_the_reader_takes_fits(text: str) -> None:
         ("reentry: every_key", ""),
         ("check:", "chek:"),
         ("{after: 10d", "{afer: 10d"),
+        ("steps:\n  - {at: \"coupon.valid_from + min(7d, coupon.validity / 2)\"}\n  - {after: 10d, offer: bigger}\n", "steps: []\n"),
+        ("{after: 10d", "{"),
+        ("{after: 10d", "{after: 10d, at: entered_at"),
+        ("after: 10d", "after: 3 days"),
+        ("after: 10d", "after: 3days"),
+        ("after: 10d", "after: 1w"),
+        ("{on: CouponRevoked}", "{}"),
+        ("{on: CouponRevoked}", "{when: user.bought_before}"),
+        ("{on: CouponRevoked}", "{on: CouponRevoked, at: coupon.expires_at}"),
+        ("{at: coupon.expires_at}", "{at: coupon.expires_at, when: user.bought_before}"),
+        ("{at: coupon.expires_at}", "{at: coupon.expires_at, same: user}"),
+        ("mode: live", "goal: {}"),
+        ("mode: live", "goal: {on: CouponRedeemed}"),
+        ("mode: live", "goal: {on: CouponRedeemed, within: 7d, wihtin: 8d}"),
+        ("mode: live", "recheck: [stok]"),
+        ("[push, sms]", "[push, push]"),
     ],
 )
 def test_an_editor_is_told_of_a_slip(before: str, after: str) -> None:
-    assert before in NUDGE
-    data, _ = located(NUDGE.replace(before, after, 1), "rule.yaml", [])
+    text = f"{NUDGE}mode: live\n"
+    assert before in text
+    right, _ = located(text, "rule.yaml", [])
+    assert list(VALIDATOR.iter_errors(right)) == []
+    data, _ = located(text.replace(before, after, 1), "rule.yaml", [])
     assert list(VALIDATOR.iter_errors(data)) != []
 
 

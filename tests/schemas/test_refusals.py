@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 from zoneinfo import ZoneInfo
 
 import pytest
 from msgspec import ValidationError
+from msgspec.inspect import LiteralType, StructType, type_info
 
 from schemas.codec import Ignored, RejectedMessage
-from schemas.events import INPUT_TOPICS, ClockAdvanced, CouponIssued, OrderPaid, ProfileUpdated, UserLoggedIn
-from schemas.explain import explain
+from schemas.events import (
+    EVENT_TYPES,
+    INPUT_TOPICS,
+    ClockAdvanced,
+    CouponIssued,
+    OrderPaid,
+    ProfileUpdated,
+    UserLoggedIn,
+)
+from schemas.explain import VALUES, explain
 from schemas.instant import MINUTE, parse_instant
+from schemas.parts import IssuedCoupon
 from tests.schemas.samples import changed, example, read, refusal
 
 # bad_value
@@ -62,7 +72,14 @@ BAD_VALUES: list[tuple[dict[str, Any], str, str]] = [
     (changed("OrderPaid", currency="人民币"), "currency", "three capital letters of ISO 4217"),
     (changed("OrderPaid", currency=156), "currency", "text. It is 156."),
     (changed("OrderPaid", event_id=""), "event_id", "at least 1 characters"),
-    (changed("OrderPaid", coupons_issued=[{"coupon_id": "c", "kind": "free"}]), "coupons_issued[0].kind", "one of the"),
+    (
+        changed("OrderPaid", coupons_issued=[{"coupon_id": "c", "kind": "Ms Li"}]),
+        "coupons_issued[0].kind",
+        "`coupons_issued[0].kind` must be amount, percent, shipping or gift.",
+    ),
+    (coupon(kind="ammount"), "kind", "`kind` must be amount, percent, shipping or gift. Did you mean amount?"),
+    (coupon(kind="PERCENT"), "kind", "gift. Did you mean percent?"),
+    (coupon(kind=""), "kind", "must be amount, percent, shipping or gift."),
     (
         changed("OrderPaid", coupons_issued=[{"coupon_id": "c", "currency": "x"}]),
         "coupons_issued[0].currency",
@@ -139,8 +156,25 @@ def test_the_text_of_a_message_is_not_repeated_in_a_reason() -> None:
         line(quantity=secret),
         changed("OrderPaid", lines=secret),
         changed("UserErased", user_id=secret + "\n"),
+        coupon(kind=secret),
+        coupon(kind=f"amount {secret}"),
     ):
         assert secret not in refusal(message).reason
+
+
+def test_a_value_of_a_few_is_said_with_all_of_them_wherever_the_contract_has_one() -> None:
+    """Whoever adds such a field tells its senders what it takes."""
+    few = {
+        field.encode_name: field.type.values
+        for struct in (*EVENT_TYPES.values(), IssuedCoupon)
+        for field in cast(StructType, type_info(struct)).fields
+        if isinstance(field.type, LiteralType)
+    }
+    assert {name: set(values) for name, values in few.items()} == {name: set(of) for name, of in VALUES.items()}
+
+
+def test_a_value_of_any_length_is_told_in_no_time() -> None:
+    assert "Did you mean" not in refusal(coupon(kind="amount" * 100_000)).reason
 
 
 # keys

@@ -70,7 +70,7 @@ def remarks(directory: Path) -> list[str]:
 
 def _read(directory: Path) -> tuple[dict[str, str], list[Problem]]:
     if not directory.is_dir():
-        raise CatalogueError([Problem(str(directory), 1, "There is no such directory. Set LIFECYCLE_RULES to one.")])
+        raise CatalogueError([Problem(str(directory), 0, "There is no such directory.")])
     found, problems = {}, []
     for path in sorted(directory.glob("[!.]*.yaml")):
         if not path.is_file():
@@ -83,7 +83,7 @@ def _read(directory: Path) -> tuple[dict[str, str], list[Problem]]:
         except OSError as error:
             problems.append(Problem(path.name, 1, f"It cannot be opened: {error.strerror}."))
     if not problems and not _rules(found):
-        none = Problem(str(directory), 1, "There is no rule in it: rules are files ending in .yaml.")
+        none = Problem(str(directory), 0, "There is no rule in it: rules are files ending in .yaml.")
         raise CatalogueError([none, *_passed_over(directory)])
     for name in POLICY_FILES:
         if name not in found:

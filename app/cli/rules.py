@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
+from datetime import tzinfo
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ from app.replay.outgoing import EVERY_INPUT, Outgoing, before
 from app.settings import Settings, SettingsError, load_settings
 from schemas.codec import DecodeOptions
 from schemas.events import INPUT_TOPICS
-from schemas.instant import DAY, BadInstant, parse_instant
+from schemas.instant import DAY, BadInstant, format_instant, parse_instant
 
 _AFTERWARDS = 365 * DAY
 """How long `try` lets time go on after the last event, so that the longest rules come to their end."""
@@ -89,7 +90,9 @@ def hint(catalogue: Catalogue) -> None:
 
 
 def explained(where: Path, problem: Problem) -> list[str]:
-    """A mistake as an editor can jump to it, with the line that it is in."""
+    """A mistake as an editor can jump to it, with the line that it is in; of a directory there is none."""
+    if not problem.line:
+        return [str(problem)]
     head = f"{where / problem.file}:{problem.line}: {problem.text}"
     try:
         text = (where / problem.file).read_text(encoding="utf-8").splitlines()[problem.line - 1].strip("\ufeff \t")
@@ -186,7 +189,7 @@ def try_(
         end = parse_instant(until, settings.assume_zone) if until else None
         done = trial.run(
             trial.only(catalogue, rule),
-            _of_user(before(_events(file, topic, settings), end), user),
+            before(_begun(_of_user(_events(file, topic, settings), user), end, catalogue.policy.zone), end),
             options=DecodeOptions(assume_zone=settings.assume_zone, unknown_types=settings.unknown_types),
             until=end,
             after=_AFTERWARDS,
@@ -248,6 +251,18 @@ def _of_user(events: Iterator[Outgoing], user: str | None) -> Iterator[Outgoing]
             yield event
 
 
+def _begun(events: Iterator[Outgoing], until: int | None, zone: tzinfo) -> Iterator[Outgoing]:
+    """The events, of which some must come before `until`. Raises BadParameter."""
+    first = next(events, None)
+    if first is None:
+        return
+    if until is not None and first.occurred_at >= until:
+        at = format_instant(first.occurred_at, zone)
+        raise click.BadParameter(f"it is not after the first event, which is of {at}.", param_hint="--until")
+    yield first
+    yield from events
+
+
 @command.command()
 def schema() -> None:
     """Print the JSON Schema of rule files, so that an editor completes and checks them.
@@ -282,7 +297,8 @@ def _files(where: Path) -> tuple[Catalogue, dict[str, Mapping[str, Any]]]:
     try:
         texts, catalogue = rulebook.checked(where)
     except CatalogueError as error:
-        raise click.ClickException(f"{error}\nSee also: lifecycle rules check {where}") from error
+        also = f"\nSee also: lifecycle rules check {where}" if all(each.line for each in error.problems) else ""
+        raise click.ClickException(f"{error}{also}") from error
     files: dict[str, Mapping[str, Any]] = {}
     for name, text in texts.items():
         data, _ = located(text, name, [])

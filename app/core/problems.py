@@ -22,10 +22,11 @@ class Problem(NamedTuple):
 
     file: str
     line: int
+    """0 = of the file, or directory, as such."""
     text: str
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}: {self.text}"
+        return f"{self.file}:{self.line}: {self.text}" if self.line else f"{self.file}: {self.text}"
 
 
 class CatalogueError(Exception):

@@ -73,7 +73,7 @@ def run(
     teller = _Teller(driver, catalogue)
     end = max(until or last + after, last)
     for reached in (last, end):
-        if last or until:  # else none of the events could be given a time
+        if last:  # else none of the events could be given a time
             driver.announce(reached + 1)
         teller.work()
     rows = {user: driver.row(user) for user in teller.timelines}

@@ -15,6 +15,7 @@ from tests.cli.shop import NUDGE, THANKS, run
 
 PUBLISHED = Path(__file__).parents[2] / "schemas" / "rules" / "rule.v1.json"
 VALIDATOR = Draft202012Validator(rule_schema())
+STEPS = NUDGE[NUDGE.index("steps:") : NUDGE.index("check:")]
 
 
 def test_the_published_file_is_what_the_command_prints() -> None:
@@ -50,7 +51,7 @@ def test_every_rule_that_the_reader_takes_fits(text: str) -> None:
         ("reentry: every_key", ""),
         ("check:", "chek:"),
         ("{after: 10d", "{afer: 10d"),
-        ("steps:\n  - {at: \"coupon.valid_from + min(7d, coupon.validity / 2)\"}\n  - {after: 10d, offer: bigger}\n", "steps: []\n"),
+        (STEPS, "steps: []\n"),
         ("{after: 10d", "{"),
         ("{after: 10d", "{after: 10d, at: entered_at"),
         ("after: 10d", "after: 3 days"),

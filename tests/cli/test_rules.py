@@ -70,7 +70,18 @@ def test_check_shows_of_a_line_without_end_its_beginning(tmp_path: Path) -> None
 def test_check_survives_a_directory_that_is_not_there(tmp_path: Path) -> None:
     result = run("rules", "check", tmp_path / "nowhere")
     assert result.exit_code == 1
-    assert "There is no such directory" in result.stdout
+    assert result.stdout == f"{tmp_path / 'nowhere'}: There is no such directory.\n"
+
+
+@pytest.mark.parametrize("arguments", [["list"], ["show", "nudge", "--dir"]])
+def test_a_directory_that_cannot_be_one_of_rules_is_named_without_a_line(tmp_path: Path, arguments: list[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    for name, why in (
+        ("nowhere", "There is no such directory."),
+        ("empty", "There is no rule in it: rules are files ending in .yaml."),
+    ):
+        result = run("rules", *arguments, tmp_path / name)
+        assert (result.exit_code, result.stderr) == (1, f"Error: {tmp_path / name}: {why}\n")
 
 
 def test_check_names_files_that_would_be_missed_or_not_found(where: Path) -> None:

@@ -121,6 +121,18 @@ def test_a_file_without_an_event_is_not_about_the_time(where: Path, tmp_path: Pa
     assert f"There is no event in {file} that can be used, so nothing was tried." in result.stderr
 
 
+@pytest.mark.parametrize("until", ["2026-01-01T00:00:00Z", "2026-03-01T08:15:30+08:00"])
+def test_an_end_before_the_first_event_is_said_to_be_one(where: Path, tmp_path: Path, until: str) -> None:
+    file = file_of(tmp_path / "e.jsonl", coupon("u-1", "c-4", "2026-03-01T08:15:30+08:00"))
+    result = run("rules", "try", "nudge", file, "--dir", where, "--until", until)
+    assert result.exit_code == 2
+    assert "--until: it is not after the first event, which is of 2026-03-01T08:15:30+08:00." in words(result.stderr)
+    assert "not usable" not in result.output
+    nobody = run("rules", "try", "nudge", file, "--dir", where, "--until", until, "--user", "u-2")
+    assert "There is no event of u-2" in nobody.stderr
+    assert "not usable" not in nobody.output
+
+
 def test_a_file_without_a_usable_event_of_the_user_is_said_to_have_none(where: Path, tmp_path: Path) -> None:
     file = file_of(
         tmp_path / "e.jsonl",

@@ -25,7 +25,9 @@ def shard(of: Any = NIGHTLY, **changes: Any) -> Shard:
 
 
 def timed(done: Shard) -> set[tuple[Any, ...]]:
-    return set(done.sent(lambda t: (t["trigger_id"], t["user_id"], t["rule"], t["step"], t["due_at"], t["reason"])))
+    """What is sent and when, and what is taken back of it."""
+    of_trigger = ("trigger_id", "retracts", "user_id", "rule", "step", "due_at", "reason")
+    return set(done.sent(lambda t: tuple(t.get(name) for name in of_trigger)))
 
 
 @FEW

@@ -64,6 +64,16 @@ class NotShown(PublishingProblem):
         )
 
 
+class Unanswered(PublishingProblem):
+    """Kafka says nothing more: of what was to be written, nobody knows whether it is."""
+
+    def __init__(self, settings: Settings, problem: Exception) -> None:
+        super().__init__(
+            f"Kafka at {settings.kafka_bootstrap} has stopped answering ({type(problem).__name__}). See that it runs, "
+            "then look at what is published (`lifecycle rules published`) before you try again."
+        )
+
+
 class Found(NamedTuple):
     """What the topic holds."""
 
@@ -86,7 +96,7 @@ async def read_all(settings: Settings) -> Found:
         async with asyncio.timeout(_PATIENCE_S):
             return found(await _read(settings))
     except (KafkaError, OSError, TimeoutError) as problem:
-        raise _stopped_answering(settings, problem) from problem
+        raise Unanswered(settings, problem) from problem
 
 
 def found(records: Iterable[tuple[bytes | None, bytes | None]]) -> Found:
@@ -162,7 +172,7 @@ class Publisher:
             first = sender.exception() if sender and sender.done() and not sender.cancelled() else None
             if isinstance(problem, _FENCING) or isinstance(first, _FENCING):
                 raise Overtaken from problem
-            raise _stopped_answering(self._settings, problem) from problem
+            raise Unanswered(self._settings, problem) from problem
         try:
             async with asyncio.timeout(_PATIENCE_S):
                 await _until_seen(self._settings, offset)
@@ -187,7 +197,7 @@ async def publisher(settings: Settings, dry_run: bool = False) -> AsyncIterator[
             async with asyncio.timeout(_PATIENCE_S):
                 await producer.start()
         except (KafkaError, OSError, TimeoutError) as problem:
-            raise _stopped_answering(settings, problem) from problem
+            raise Unanswered(settings, problem) from problem
         yield Publisher(settings, producer, await read_all(settings))
     finally:
         await _close(producer)
@@ -225,13 +235,6 @@ def _heard(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-def _stopped_answering(settings: Settings, problem: Exception) -> PublishingProblem:
-    return PublishingProblem(
-        f"Kafka at {settings.kafka_bootstrap} has stopped answering ({type(problem).__name__}). See that it runs, then "
-        "look at what is published (`lifecycle rules published`) before you try again."
-    )
-
-
 async def seed(settings: Settings, files: Mapping[str, str], now: int) -> list[Publication]:
     """What is published; if nothing is, `files`, in effect from the beginning. Raises PublishingProblem."""
     problem: PublishingProblem = Overtaken()
@@ -245,7 +248,9 @@ async def seed(settings: Settings, files: Mapping[str, str], now: int) -> list[P
                     if not alone.published:
                         await alone.write(Publication(alone.next_number, None, files, {}, now))
                 continue
-            except (Overtaken, NotShown) as caught:  # what another worker that starts is about to write counts as well
+            except (Overtaken, NotShown, Unanswered) as caught:
+                # What another worker that starts is about to write counts as well; a broker between two that want to
+                # write may have no answer for one of them. Who comes back fences what is left of that, then looks.
                 problem = caught
         await asyncio.sleep(_PAUSE_S)
     raise problem

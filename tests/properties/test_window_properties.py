@@ -37,7 +37,7 @@ def _steps(draw: st.DrawFn, key: str) -> str:
 
 def _send(draw: st.DrawFn) -> str:
     channels = draw(st.sampled_from(["push", "page", "push, page", "sms, push"]))
-    words = [f"action: {draw(st.sampled_from(['contact', 'contact', 'grant']))}", f"channels: [{channels}]"]
+    words = [draw(st.sampled_from([f"channels: [{channels}]"] * 2 + ["action: grant"]))]
     words += [f"class: {draw(st.sampled_from(['marketing', 'marketing', 'transactional']))}"]
     words += [f"expires_after: {draw(_spans)}", f"on_cap: {draw(st.sampled_from(['defer', 'drop']))}"]
     words += draw(st.sampled_from([[], ["discount_every: 5d"], ["coupon_in_hand: instead"]]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
-from aiokafka.errors import NodeNotReadyError
+from aiokafka.errors import NodeNotReadyError, UnknownError
 
 from agents.catalogues import Catalogues
 from app import committed
@@ -18,7 +18,7 @@ from app.metrics import Metrics
 from app.processor import Record
 from app.publications import topic
 from app.publications.record import Publication, encode, key
-from app.publications.topic import NotShown, Overtaken, Publisher, PublishingProblem, found
+from app.publications.topic import NotShown, Overtaken, Publisher, PublishingProblem, Unanswered, found
 from app.settings import Settings, load_settings
 from tests.publications.test_record import nudge, publication
 
@@ -139,7 +139,10 @@ class Seeded:
         yield SimpleNamespace(published=[], next_number=1, write=write)
 
 
-@pytest.mark.parametrize(("problem", "written"), [(NotShown(TimeoutError()), 1), (Overtaken(), 3)])
+@pytest.mark.parametrize(
+    ("problem", "written"),
+    [(NotShown(TimeoutError()), 1), (Overtaken(), 3), (Unanswered(load_settings({}), UnknownError()), 3)],
+)
 async def test_a_worker_that_starts_waits_for_what_it_or_another_wrote_until_it_is_shown(
     monkeypatch: pytest.MonkeyPatch, problem: PublishingProblem, written: int
 ) -> None:

@@ -175,7 +175,7 @@ def _endless(policy: Policy) -> Iterator[tuple[int, str]]:
     for position, move in enumerate(policy.stages):
         if move.silence is None:
             continue
-        if move.to in move.source:
+        if silent_move(policy, move.to) is move:
             why = f"Silence would lead from '{move.to}' to '{move.to}' again and again"
             yield position, f"{why}: take '{move.to}' out of 'from'."
         elif _leads_back(policy, move):

@@ -14,7 +14,8 @@ from app.core.scope import VARIABLES
 
 _LITERAL = re.compile(r"(?<![\w.])(\d+)(d|h|min|s)\b")
 _UNITS = {"d": "day", "h": "hour", "min": "minute", "s": "second"}
-_NAME = re.compile(r"[a-z_]+(?:\.[a-z_]+)*")
+#: What is called upon a name ('coupon.id.startsWith(...)') is no part of it.
+_NAME = re.compile(r"[a-z_]+(?:\.[a-z_]+(?![A-Za-z_]*\())*")
 _WORD = re.compile(r"[a-z]+")
 
 #: A rhythm takes some purchases; until then the shop's own number stands for it.

@@ -94,6 +94,8 @@ def test_names_are_found_in_their_order_and_not_inside_of_texts() -> None:
     assert language.names_in("coupon.kind == 'waited' && waited > coupon.validity") == [
         "coupon.kind", "waited", "coupon.validity",
     ]  # fmt: skip
+    asked = "coupon.batch.startsWith('XM-') || coupon.id.contains('vip')"
+    assert language.names_in(asked) == ["coupon.batch", "coupon.id"], "and not with what is asked of them"
 
 
 def test_lists_read_as_a_person_writes_them() -> None:

@@ -325,6 +325,13 @@ def test_what_fails_whatever_is_known_is_refused(text: str, why: str) -> None:
     assert refusal(expressions.condition, text, "coupon") == f"In '{text}': {why}"
 
 
+def test_a_map_may_have_words_that_nobody_here_knows() -> None:
+    holds = expressions.condition("{'growth': 9, 'decline': 1}[user.stage] <= user.paid_orders", "user")
+    known = scope("user")
+    staged = [replace(known, row=replace(known.row, stage=stage)) for stage in ("growth", "decline", "vip")]
+    assert [holds(each) for each in staged] == [False, True, False]
+
+
 def test_what_fails_for_everybody_is_refused() -> None:
     text = "user.paid_orders / (user.paid_orders - user.paid_orders) > 2"
     assert refusal(expressions.condition, text, "user") == f"'{text}' can be told of nobody: divide by zero."

@@ -761,6 +761,16 @@ def test_what_was_given_for_an_order_of_the_other_account_stays_given_and_is_tak
         assert absorb(Desk(rules), desk.row, "03-05").retractions == []
 
 
+def test_what_was_given_for_one_order_under_both_names_is_given_once() -> None:
+    rules = shipped("repurchase_coupon")
+    theirs, desk = Desk(rules), Desk(rules).say(paid("o-1", "03-01", line("milk_powder")))
+    absorb(desk, guest(theirs, paid("o-1", "03-01", line("milk_powder"))), "03-01 12:01")
+    (mine,), (given,) = desk.triggers, theirs.triggers
+    assert [back.retracts for back in desk.retractions] == [given.trigger_id]
+    desk.say(cancelled("o-1", "03-02"))
+    assert [back.retracts for back in desk.retractions] == [given.trigger_id, mine.trigger_id]
+
+
 def test_what_is_given_again_and_again_goes_no_further_under_the_other_account() -> None:
     steps = "[{at_once: true}, {after: 1d}]"
     rules = catalogue(rule_text(enter="{on: OrderPaid, key: order}", ends=None, steps=steps, send="{action: grant}"))

@@ -230,6 +230,14 @@ def test_each_mistake_of_the_shops_file_is_a_sentence_with_a_way_out(text: str, 
     assert problems(f"\n{text}") == [f"shop.yaml:2: {says}"]
 
 
+def test_a_row_that_an_earlier_one_hides_leads_nobody_round() -> None:
+    shop = """stages:
+  - {from: [decline], to: churned, silence: churned}
+  - {from: [growth, decline], to: decline, silence: at_risk}
+"""
+    assert [move.to for move in policy_file.read(f"\n{shop}", "").stages] == ["churned", "decline"]
+
+
 def test_silences_that_lead_round_in_a_circle_are_refused_row_by_row() -> None:
     shop = """stages:
   - {from: [x], to: a, silence: at_risk}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
+from app.core import release
 from app.core.facts import left_of
 from app.core.guardrails import start
 from app.core.happenings import Happening, payment_of
@@ -31,7 +32,7 @@ def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment
     had been heard of late, and what comes every year goes on. Nothing is said at once about the past, and nobody enters
     what is entered once, with either account; what is given for a purchase and is none of that is given. Who was here
     before registering is not new: what that began ends with this `happening`."""
-    since, row = _here_since(other), _with_their_grants(row, other, moment)
+    since, row = _here_since(other), _with_their_grants(row, other, happening, moment)
     for name in sorted(row.runs):
         after = [_met(row, run, moment) for run in row.runs[name]]
         after = [_not_new(row, run, since, happening, moment) for run in after]
@@ -53,12 +54,17 @@ def meet_history(row: Row, before: Row, other: Row, happening: Happening, moment
     return row
 
 
-def _with_their_grants(row: Row, other: Row, moment: Moment) -> Row:
-    """What was given for the other's purchases can still be taken back with them; no more comes of those runs."""
+def _with_their_grants(row: Row, other: Row, happening: Happening, moment: Moment) -> Row:
+    """What was given for the other's purchases can still be taken back with them; no more comes of those runs. Of what
+    was given for one order under both names, as both were told of it, theirs is taken back."""
     for name in sorted(other.runs):
         for run in other.runs[name]:
             rule = moment.catalogue.rule_of(run)
-            if rule is not None and goes_along(rule, run):
+            if rule is None or not goes_along(rule, run):
+                continue
+            if rule.key == "order" and any(mine.fired for mine in row.runs.get(name, ())):
+                release.retract(row, rule, run, "It was given for the same order under both names.", happening, moment)
+            else:
                 over = replace(run, step=len(rule.steps), due_at=NEVER, timer_at=NEVER, sequence=0)
                 row = put(row, name, (*row.runs.get(name, ()), over), moment)
     return row
